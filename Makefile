@@ -1,0 +1,54 @@
+# `make serve` and `make test` are the two commands of the README; the rest is for who works on landmoe.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PIP := -m pip --disable-pip-version-check --quiet
+
+.PHONY: serve install test check format lock clean
+
+serve: .venv-serve/.ready
+	.venv-serve/bin/landmoe serve --host $(HOST) --port $(PORT)
+
+# The serving environment has no torch. The locks list every package, hence --no-deps.
+.venv-serve/.ready: pyproject.toml locks/serve-cpu.txt
+	@echo "Preparing .venv-serve (once) ..."
+	$(PYTHON) -m venv --clear .venv-serve
+	.venv-serve/bin/python $(PIP) install --no-deps -r locks/serve-cpu.txt
+	.venv-serve/bin/python $(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+install: .venv/.ready
+
+# torch comes from a file of its own, unhashed: pip takes whichever build (CPU or CUDA) it is pointed at.
+.venv/.ready: pyproject.toml locks/dev.txt locks/torch.txt
+	@echo "Preparing .venv (once) ..."
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python $(PIP) install --no-deps -r locks/dev.txt
+	.venv/bin/python $(PIP) install -r locks/torch.txt
+	.venv/bin/python $(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+test: install
+	.venv/bin/python -m pytest
+
+check: install
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: install
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+# Needs uv, and torch's CPU build in reach (UV_FIND_LINKS or UV_INDEX): the CUDA build would put its own
+# packages into the lock. No index host is written into the files, so they install from any mirror.
+COMPILE = uv pip compile pyproject.toml locks/build.in --override locks/torch-cpu.override --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
+lock:
+	$(COMPILE) --extra cpu -o locks/serve-cpu.txt
+	$(COMPILE) --extra gpu -o locks/serve-gpu.txt
+	$(COMPILE) --extra cpu --extra train --no-emit-package torch -o locks/train.txt
+	$(COMPILE) --extra cpu --extra train --extra dev --no-emit-package torch -o locks/dev.txt
+
+clean:
+	rm -rf .venv .venv-serve build dist

@@ -1,0 +1,131 @@
+"""Checkpoints: one safetensors file with the weights and, in its header, what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.config import ConfigError, ModelConfig, Preprocessing
+from model.moe_mae import MoEMAE
+
+FORMAT = 1
+HEADER_KEY = "landmoe_checkpoint"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with everything that is needed to use them.
+
+    `info` is free JSON: name, version, `trained` (bool), training data, recipe, metrics.
+    """
+
+    model: MoEMAE  # in evaluation mode
+    preprocessing: Preprocessing
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's architecture."""
+        return self.model.config
+
+
+def build(
+    config: ModelConfig, preprocessing: Preprocessing, state: dict[str, Tensor], info: dict[str, Any]
+) -> Checkpoint:
+    """A checkpoint from a state dict in our layout.
+
+    Raises:
+        CheckpointError: missing or surplus keys or wrong shapes, each named.
+    """
+    model = MoEMAE(config, preprocessing)
+    check_layout(
+        {name: tuple(t.shape) for name, t in model.state_dict().items()},
+        {name: tuple(t.shape) for name, t in state.items()},
+    )
+    model.load_state_dict(state)
+    return Checkpoint(model.eval(), preprocessing, info)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path` at once or not at all."""
+    header = {
+        "format": FORMAT,
+        "config": checkpoint.config.to_dict(),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "info": checkpoint.info,
+    }
+    state = {name: t.detach().cpu().contiguous() for name, t in checkpoint.model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(state, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    partial.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint written by `save`.
+
+    Raises:
+        CheckpointError: no such file, not a safetensors file, another program's, or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(HEADER_KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if text is None:
+        raise CheckpointError(
+            f"{path}: no '{HEADER_KEY}' header, so not a landmoe checkpoint; "
+            "published .pth files come in through `landmoe-train import-reference`"
+        )
+    try:
+        header = json.loads(text)
+        version = header["format"]
+        if version != FORMAT:
+            raise CheckpointError(f"{path}: checkpoint format {version}, this release reads {FORMAT}")
+        config = ModelConfig.from_dict(header["config"])
+        preprocessing = Preprocessing.from_dict(header["preprocessing"])
+        return build(config, preprocessing, state, header["info"])
+    except (KeyError, TypeError, AttributeError, ConfigError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: the header cannot be read ({error})") from error
+
+
+def initialise(config: ModelConfig, seed: int, preprocessing: Preprocessing | None = None) -> Checkpoint:
+    """An untrained network, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MoEMAE(config, preprocessing)
+    info = {"trained": False, "seed": seed}
+    return Checkpoint(model.eval(), preprocessing or Preprocessing(), info)
+
+
+def check_layout(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """Compare tensor names and shapes.
+
+    Raises:
+        CheckpointError: naming what is missing, surplus, or of another shape.
+    """
+    problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
+    problems += [f"surplus {name} {list(shape)}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"{name} has shape {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise CheckpointError(f"the weights do not fit the architecture: {shown}")

@@ -1,0 +1,1 @@
+"""Produces checkpoints, probes, figures and the model card."""
