@@ -11,7 +11,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 Pixels = npt.NDArray[Any]
 
@@ -41,10 +41,11 @@ def geotiff(
     tags: Mapping[str, str] | None = None,
     **creation: Any,
 ) -> bytes:
-    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; `crs=None`: no georeferencing."""
+    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; without `crs` no place."""
     pixels = dn_pixels() if pixels is None else pixels
     count, height, width = pixels.shape
-    place = {"crs": crs, "transform": from_origin(*origin, pixel_size, pixel_size)} if crs else {}
+    transform = Affine(pixel_size, 0.0, origin[0], 0.0, -pixel_size, origin[1])
+    place = {"crs": crs, "transform": transform} if crs else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with MemoryFile() as memory:
