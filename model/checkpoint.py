@@ -18,6 +18,7 @@ from model.moe_mae import MoEMAE
 
 FORMAT = 1
 HEADER_KEY = "landmoe_checkpoint"
+NAMED = 10  # tensors of a kind that an error lists before it only counts
 
 
 class CheckpointError(ValueError):
@@ -70,6 +71,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     save_file(state, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    partial.chmod(0o644)  # the library leaves 0600, which another user (a container's) could not read
     partial.replace(path)
 
 
@@ -119,13 +121,20 @@ def check_layout(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[in
     Raises:
         CheckpointError: naming what is missing, surplus, or of another shape.
     """
-    problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
-    problems += [f"surplus {name} {list(shape)}" for name, shape in found.items() if name not in expected]
-    problems += [
-        f"{name} has shape {list(found[name])}, expected {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise CheckpointError(f"the weights do not fit the architecture: {shown}")
+    problems = {
+        "wrong shape": [
+            f"{name} {list(found[name])}, expected {list(shape)}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+        "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in found],
+        "surplus": [f"{name} {list(shape)}" for name, shape in found.items() if name not in expected],
+    }
+    if any(problems.values()):
+        listed = [
+            f"{kind}: {', '.join(names[:NAMED])}"
+            + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            for kind, names in problems.items()
+            if names
+        ]
+        raise CheckpointError(f"the weights do not fit the architecture ({'; '.join(listed)})")

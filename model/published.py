@@ -157,8 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors ({reason})") from error
+        # torch's own message advises loading it unsafely: it stays in the traceback.
+        raise CheckpointError(
+            f"{path}: not a PyTorch file of plain tensors: damaged, foreign, or it holds other objects"
+        ) from error
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(stored).__name__}")
     return stored
