@@ -1,0 +1,206 @@
+"""Bundle: the folder that is a servable model.
+
+    bundle.json              what the model is, and the SHA-256 of every other file (see manifest.py)
+    card.md                  the model card
+    encoder.<precision>.onnx the encoder, one file for each precision
+    probes/                  linear probes, if any
+
+The digest of a bundle is the SHA-256 of bundle.json in canonical form, so it names every byte of every file.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model import manifest
+from model.config import PREPROCESSING_VERSION, ConfigError, ModelConfig, Preprocessing
+from model.manifest import CARD, FORMAT, FORMAT_VERSION, MANIFEST, BundleError
+
+__all__ = ["DEFAULT", "Bundle", "BundleError", "load", "write"]
+
+DEFAULT = Path(__file__).resolve().parent / "bundles" / "default"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    `training` says what the weights were trained on and under which licences, `metrics` what they reach and
+    by which protocol, `parity` (by precision) how far the ONNX file was measured to be from the unfused
+    network. `files` maps each file's name to its SHA-256 (hex).
+    """
+
+    path: Path
+    name: str
+    version: str
+    digest: str  # hex
+    trained: bool
+    config: ModelConfig
+    preprocessing: Preprocessing
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    parity: dict[str, Any]
+    card: str
+    files: dict[str, str]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions for which the bundle has an encoder, in alphabetical order."""
+        return tuple(sorted(filter(None, map(manifest.precision_of, self.files))))
+
+    def encoder_path(self, precision: str = "fp32") -> Path:
+        """The encoder's ONNX file.
+
+        Raises:
+            BundleError: the bundle has none of this precision.
+        """
+        return self.path / self._encoder(precision)
+
+    def encoder_digest(self, precision: str = "fp32") -> str:
+        """SHA-256 (hex) of the encoder's ONNX file; raises as `encoder_path` does."""
+        return self.files[self._encoder(precision)]
+
+    def _encoder(self, precision: str) -> str:
+        name = f"encoder.{precision}.onnx"
+        if name not in self.files:
+            raise BundleError(
+                f"bundle {self.name} has no {precision!r} encoder; it has {', '.join(self.precisions)}"
+            )
+        return name
+
+
+def load(path: Path | None = None) -> Bundle:
+    """Reads a bundle and verifies every byte of it.
+
+    Args:
+        path: the bundle's folder; None for the one that ships in the package.
+
+    Raises:
+        BundleError: no such folder, a folder that is no bundle, a format or preparation rules newer than this
+            program, a file that is missing, surplus, too large or damaged.
+    """
+    path = DEFAULT if path is None else Path(path)
+    record = manifest.read(path)
+    try:
+        config = ModelConfig.from_dict(record["config"])
+        preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    except (ConfigError, TypeError) as error:
+        raise BundleError(f"{path / MANIFEST}: {error}") from error
+    if preprocessing.version > PREPROCESSING_VERSION:
+        raise BundleError(
+            f"{path} was made for preprocessing version {preprocessing.version}; this program knows versions "
+            f"up to {PREPROCESSING_VERSION}: a newer landmoe is needed"
+        )
+    return Bundle(
+        path=path,
+        name=record["name"],
+        version=record["version"],
+        digest=manifest.digest(record),
+        trained=record["trained"],
+        config=config,
+        preprocessing=preprocessing,
+        training=record["training"],
+        metrics=record["metrics"],
+        parity=record["parity"],
+        card=manifest.read_text(path / CARD, manifest.MAX_CARD_BYTES),
+        files=record["files"],
+    )
+
+
+def write(
+    path: Path,
+    *,
+    name: str,
+    version: str,
+    trained: bool,
+    config: ModelConfig,
+    preprocessing: Preprocessing,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    parity: Mapping[str, Any],
+    card: str,
+    files: Mapping[str, bytes | Path],
+) -> Bundle:
+    """Writes a bundle and returns it as `load` reads it back.
+
+    The folder is complete and verified before it appears under its name: it is written beside and renamed.
+    An existing bundle, even one with damaged files, is replaced; an empty folder is used; anything else, a
+    bundle with files of somebody else in it included, is left alone.
+
+    Args:
+        path: the bundle's folder; its parents are made.
+        name: at most 64 letters, digits and `. _ + -`; so is `version`.
+        version: of the weights, for example "1.0.0".
+        trained: False for a seeded network without training; the service then warns in every answer.
+        config: of the network.
+        preprocessing: how DN and metadata are prepared for it.
+        training: data, licences and recipe, JSON-ready.
+        metrics: with their protocol and baselines, JSON-ready.
+        parity: measured error of each precision's encoder, JSON-ready.
+        card: the model card, Markdown.
+        files: the encoders and probes by name, as bytes or as a file to copy.
+
+    Raises:
+        BundleError: a name that does not fit, values that are not JSON, or a folder that is not a bundle.
+    """
+    path = Path(path).absolute()
+    if not _replaceable(path):
+        raise BundleError(f"{path} exists and is not a bundle; it is left alone")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    building.mkdir()
+    try:
+        contents: dict[str, bytes | Path] = {**files, CARD: card.encode()}
+        for file, content in contents.items():
+            manifest.check_file_name(file)
+            target = building / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                shutil.copyfile(content, target)
+            else:
+                target.write_bytes(content)
+        record = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "version": version,
+            "trained": trained,
+            "config": config.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
+            "training": dict(training),
+            "metrics": dict(metrics),
+            "parity": dict(parity),
+            "files": {file: manifest.sha256(building / file) for file in contents},
+        }
+        (building / MANIFEST).write_bytes(manifest.encode(record))
+        load(building)  # what cannot be read back never takes the place of what could
+        _replace(building, path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return load(path)
+
+
+def _replaceable(path: Path) -> bool:
+    if path.is_symlink() or not path.exists():
+        return not path.is_symlink()
+    return path.is_dir() and (not any(path.iterdir()) or manifest.is_bundle(path))
+
+
+def _replace(building: Path, path: Path) -> None:
+    """Renames `building` to `path`; what was there is moved aside first, and back if that fails."""
+    if not path.exists():
+        building.rename(path)
+        return
+    old = building.with_suffix(".old")
+    path.rename(old)
+    try:
+        building.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
