@@ -41,7 +41,7 @@ def geotiff(
     tags: Mapping[str, str] | None = None,
     **creation: Any,
 ) -> bytes:
-    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; without `crs` no place."""
+    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; no `crs`, no place."""
     pixels = dn_pixels() if pixels is None else pixels
     count, height, width = pixels.shape
     transform = Affine(pixel_size, 0.0, origin[0], 0.0, -pixel_size, origin[1])

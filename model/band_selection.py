@@ -1,0 +1,227 @@
+"""Which seven bands of a file are SR_B1 to SR_B7: by name, by order, or as the request says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from model.bands import BANDS, COMMON_NAMES
+from model.tile_errors import TileError
+
+NUM_BANDS = len(BANDS)
+_MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
+
+# Names of the seven in each convention, lower case, in the order SR_B1..SR_B7.
+_LANDSAT = tuple(name.lower() for name in BANDS)
+_PLAIN = tuple(f"b{n}" for n in range(1, 8))
+_SENTINEL_2 = ("b1", "b2", "b3", "b4", "b8a", "b11", "b12")  # 8A is the narrow NIR that matches SR_B5
+_SENTINEL_2_MARKS = frozenset({"b8a", "b9", "b11", "b12"})  # never among the plain B1..B7 of a Landsat tile
+_THEMATIC_MAPPER = tuple(f"sr_b{n}" for n in (1, 2, 3, 4, 5, 7))  # TM and ETM+: SR_B1 is blue, no SR_B6
+# Other spellings of the common names; they are not trusted alone, but they betray another order.
+_SYNONYMS = {
+    "coastal_aerosol": "coastal",
+    "ultra_blue": "coastal",
+    "nir": "nir08",
+    "swir1": "swir16",
+    "swir_1": "swir16",
+    "swir2": "swir22",
+    "swir_2": "swir22",
+}
+
+_MISSING_COASTAL = (
+    "the coastal band (SR_B1 of Landsat 8/9, 0.44 µm) is missing, and the order of TM/ETM+ bands differs "
+    "(their SR_B1 is blue). Send a Landsat 8/9 file with all of SR_B1..SR_B7"
+)
+# Files of known products whose bands have no names: count → what to say.
+_KNOWN_COUNTS = {
+    8: "If the first seven are SR_B1..SR_B7, send bands=1,2,3,4,5,6,7",
+    10: "If this is HLS L30 (B01..B07, B09..B11), send bands=1,2,3,4,5,6,7",
+    11: "If this is Landsat B1..B11, send bands=1,2,3,4,5,6,7",
+    12: "If this is Sentinel-2 L2A in the order B01..B08, B8A, B09, B11, B12, send bands=1,2,3,4,9,11,12",
+    13: (
+        "If this is Sentinel-2 L1C in the order B01..B08, B8A, B09..B12, send bands=1,2,3,4,9,12,13; "
+        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12"
+    ),
+}
+
+
+def select_bands(
+    count: int,
+    descriptions: Sequence[str | None] = (),
+    bands: str | None = None,
+    *,
+    source: str | None = None,
+) -> tuple[int, ...]:
+    """Choose the seven bands of a file.
+
+    Args:
+        count: bands in the file.
+        descriptions: their names, None or empty where a band has none.
+        bands: the request's choice, seven comma-separated 1-based indices or names; None or blank = decide by
+            the names where all seven are named, else by order where there are exactly seven.
+        source: the file's name, used in messages only.
+
+    Returns:
+        Seven 1-based indices in the order SR_B1..SR_B7.
+
+    Raises:
+        TileError: `wrong-band-count`, `missing-coastal`, `ambiguous-bands` (with a ready `bands=`), or
+            `bad-parameter` for a `bands` that cannot be used.
+    """
+    names = [_normal(text) for text in descriptions][:count]
+    names += [""] * (count - len(names))
+    if bands is not None and bands.strip():
+        return _as_asked(bands, names)
+
+    for convention in (_LANDSAT, COMMON_NAMES):
+        if found := _find(names, convention):
+            return found
+    if _lacks_coastal(names):
+        raise TileError("missing-coastal", f"{_came(names)}: {_MISSING_COASTAL}")
+    if found := _find(names, _PLAIN):
+        if _sentinel_2(names):
+            raise _ambiguous(names, landsat=found)
+        return found
+    if _sentinel_2(names):
+        raise _ambiguous(names)
+    if count == NUM_BANDS:
+        _check_order(names)
+        return tuple(range(1, NUM_BANDS + 1))
+    raise TileError("wrong-band-count", _wrong_count(names, source))
+
+
+def _as_asked(bands: str, names: list[str]) -> tuple[int, ...]:
+    wanted = [part.strip() for part in bands[: _MAX_TEXT + 1].split(",")]
+    if len(wanted) != NUM_BANDS or len(bands) > _MAX_TEXT:
+        raise TileError(
+            "bad-parameter",
+            f"bands={_cut(bands)!r} names {len(wanted)} bands; expected seven comma-separated "
+            f"indices from 1 or names, in the order {', '.join(BANDS)}",
+        )
+    chosen = tuple(_index_of(part, names) for part in wanted)
+    for index in chosen:
+        if chosen.count(index) > 1:
+            raise TileError("bad-parameter", f"bands={_cut(bands)!r} uses band {index} more than once")
+    return chosen
+
+
+def _index_of(part: str, names: list[str]) -> int:
+    if part.isdecimal() and part.isascii():
+        index = int(part[:9])
+        if not 1 <= index <= len(names):
+            raise TileError("bad-parameter", f"bands: no band {_cut(part)}; {_came(names)}, counted from 1")
+        return index
+    found = [index for index, name in enumerate(names, start=1) if name and name == _normal(part)]
+    if len(found) != 1:
+        what = "no band is" if not found else f"bands {', '.join(map(str, found))} are all"
+        raise TileError(
+            "bad-parameter", f"bands: {what} named {_cut(part)!r}; {_came(names)}; give indices from 1"
+        )
+    return found[0]
+
+
+def _find(names: list[str], convention: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each name of the convention is, if every one is there exactly once."""
+    if any(names.count(name) != 1 for name in convention):
+        return None
+    return tuple(names.index(name) + 1 for name in convention)
+
+
+def _sentinel_2(names: list[str]) -> bool:
+    return not _SENTINEL_2_MARKS.isdisjoint(names)
+
+
+def _lacks_coastal(names: list[str]) -> bool:
+    if set(_THEMATIC_MAPPER) <= set(names) or (all(names) and set(COMMON_NAMES) - set(names) == {"coastal"}):
+        return True
+    return len(names) == NUM_BANDS - 1 and not _sentinel_2(names)
+
+
+def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> TileError:
+    sentinel = _find(names, _SENTINEL_2)
+    choices = [
+        f"{what}, send bands={','.join(map(str, found))}"
+        for what, found in (
+            ("if this is Sentinel-2", sentinel),
+            ("if this is Landsat 8/9 or HLS L30", landsat),
+        )
+        if found
+    ]
+    if not choices:
+        missing = [name.upper() for name in _SENTINEL_2 if name not in names]
+        choices = [
+            f"of the Sentinel-2 bands that match SR_B1..SR_B7, {', '.join(missing)} are missing or doubled"
+        ]
+    return TileError(
+        "ambiguous-bands",
+        f"{_came(names)}, which Sentinel-2 and Landsat number differently: {'; '.join(choices)}",
+    )
+
+
+def _check_order(names: list[str]) -> None:
+    """Refuse seven bands whose names, as far as they are known, contradict the order SR_B1..SR_B7."""
+    known = [_position(name) for name in names]
+    if all(position in (None, index) for index, position in enumerate(known)):
+        return
+    if sorted(position for position in known if position is not None) == list(range(NUM_BANDS)):
+        order = ",".join(str(known.index(position) + 1) for position in range(NUM_BANDS))
+        hint = f"By their names, send bands={order}"
+    else:
+        hint = "Send bands= with the seven indices"
+    raise TileError(
+        "ambiguous-bands",
+        f"{_came(names)}, whose names contradict the expected order {', '.join(BANDS)}. {hint}; "
+        "bands=1,2,3,4,5,6,7 if the names are wrong and the order is right",
+    )
+
+
+def _position(name: str) -> int | None:
+    name = _SYNONYMS.get(name, name)
+    for convention in (_LANDSAT, COMMON_NAMES, _PLAIN):
+        if name in convention:
+            return convention.index(name)
+    return None
+
+
+def _wrong_count(names: list[str], source: str | None) -> str:
+    expected = f"expected the seven bands {', '.join(BANDS)} in one file"
+    if len(names) == 1:
+        return f"{_came(names)}; {expected}. {_single_band(names[0], source)}"
+    if any(names):
+        missing = [band for band in BANDS if band.lower() not in names]
+        hint = f"No band is named {', '.join(missing)}: choose seven with bands=, by index or name"
+    else:
+        hint = _KNOWN_COUNTS.get(len(names), "")
+        if not hint and len(names) > NUM_BANDS:
+            hint = "Choose seven with bands=, for example bands=1,2,3,4,5,6,7"
+    return f"{_came(names)}; {expected}" + (f". {hint}" if hint else "")
+
+
+def _single_band(name: str, source: str | None) -> str:
+    """What to do with one file of a USGS delivery, which has one file per band."""
+    match = re.search(r"_((?:SR_|ST_|QA_)?[A-Z0-9]+)\.TIFF?$", source or "", re.IGNORECASE)
+    here = _cut(match[1] if match else name).upper()
+    if here in BANDS:
+        which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
+    else:
+        which = f"This file is {here}, none of the seven. " if here.startswith(("QA", "ST_")) else ""
+    return (
+        f"{which}A USGS delivery has one file per band: stack its seven in this order, for example with "
+        "`rio stack *_SR_B[1-7].TIF -o tile.tif`, and send tile.tif"
+    )
+
+
+def _came(names: list[str]) -> str:
+    named = [name for name in names if name]
+    text = f"the file has {len(names)} band{'s' if len(names) != 1 else ''}"
+    return f"{text} ({_cut(', '.join(named).upper())})" if named else text
+
+
+def _normal(text: str | None) -> str:
+    """Lower case, underscores for blanks and dashes, without the zero of B01."""
+    name = re.sub(r"[\s-]+", "_", (text or "")[:_MAX_TEXT].strip().lower())
+    return re.sub(r"^b0(\d)$", r"b\1", name)
+
+
+def _cut(text: str, limit: int = 120) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

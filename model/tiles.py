@@ -1,0 +1,244 @@
+"""From a raster array to the tile that the network sees: seven bands, DN, 40 x 40 pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.band_selection import select_bands
+from model.bands import MEAN
+from model.config import NodataFill
+from model.resample import resize
+from model.tile_errors import TileError, TileWarning
+from model.units import UnitsName, resolve_units, to_dn
+from model.windows import TILE_SIZE, GridWindow, Window, windows
+
+__all__ = [
+    "CROP_MAX",
+    "TILE_SIZE",
+    "GridWindow",
+    "Prepared",
+    "Tile",
+    "TileError",
+    "TileWarning",
+    "Window",
+    "check_valid",
+    "cut",
+    "fill",
+    "fit",
+    "pixel_size_warning",
+    "prepare",
+    "resolve_units",
+    "select_bands",
+    "to_dn",
+    "windows",
+]
+
+CROP_MAX = 63  # px; larger sides would lose more than half of the picture to the centre crop
+MIN_VALID_FRACTION = 0.5  # below, a warning
+GSD = 30.0  # m, Landsat's pixel size, the only one trained on
+GSD_TOLERANCE = 1.25  # ratio; 24 to 37.5 m pass (a 30 m grid in degrees is off by this much at mid-latitudes)
+
+FIT_CHOICES = (
+    "fit=crop (the centre 40 x 40), fit=resize (the whole to 40 x 40) or fit=grid (every 40 x 40 window)"
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A raster brought to the seven bands and to DN, of its own size.
+
+    `dn` is uint16 (7, H, W) with 0 where the file has nothing; `valid` is bool (H, W), False where any band
+    has nothing; `bands` are the 1-based bands of the file that were used.
+    """
+
+    dn: npt.NDArray[np.uint16]
+    valid: npt.NDArray[np.bool_]
+    bands: tuple[int, ...]
+    units: UnitsName
+    warnings: tuple[TileWarning, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What the network sees, before invalid pixels are filled.
+
+    `dn` is uint16 (7, 40, 40), `valid` is bool (40, 40), `valid_fraction` its share, and `window` the pixels
+    of the raster that the tile shows.
+    """
+
+    dn: npt.NDArray[np.uint16]
+    valid: npt.NDArray[np.bool_]
+    valid_fraction: float
+    window: Window
+
+
+def prepare(
+    pixels: npt.NDArray[Any],
+    *,
+    nodata: float | None = None,
+    descriptions: Sequence[str | None] = (),
+    bands: str | None = None,
+    units: str | None = "auto",
+    scale: float | None = None,
+    offset: float | None = None,
+    file_scales: Sequence[float] | None = None,
+    file_offsets: Sequence[float] | None = None,
+    source: str | None = None,
+) -> Prepared:
+    """Choose the seven bands of a raster, find its valid pixels and convert it to DN.
+
+    Missing are the declared nodata value, NaN, inf, and 0 as stored in the file: real files carry undeclared
+    zeros. A pixel that misses one band is invalid.
+
+    Args:
+        pixels: (bands, H, W), integer or floating.
+        nodata: the file's declared value.
+        descriptions: the file's band names.
+        bands: see `select_bands`.
+        units: see `resolve_units`, also for the four that follow; the file's tags are for all its bands.
+        scale: reflectance per unit.
+        offset: reflectance at 0.
+        file_scales: scale tag of each band of the file.
+        file_offsets: offset tag of each band of the file.
+        source: the file's name, used in messages only.
+
+    Raises:
+        TileError: as `select_bands` and `resolve_units`; `empty-tile` where no pixel is valid;
+            `unsupported-pixel-type` for values that are neither integers nor floats.
+    """
+    chosen = select_bands(len(pixels), descriptions, bands, source=source)
+    if pixels.dtype.kind not in "iuf":
+        raise TileError(
+            "unsupported-pixel-type",
+            f"pixels are {pixels.dtype}; expected integers or floating-point numbers",
+        )
+    index = [band - 1 for band in chosen]
+    seven = pixels if chosen == tuple(range(1, len(pixels) + 1)) else pixels[index]
+    missing = _missing(seven, nodata)
+    valid = np.logical_not(missing.any(axis=0))
+    check_valid(valid)
+    resolved, warnings = resolve_units(
+        seven,
+        valid,
+        units=units,
+        scale=scale,
+        offset=offset,
+        file_scales=[file_scales[i] for i in index] if file_scales else None,
+        file_offsets=[file_offsets[i] for i in index] if file_offsets else None,
+    )
+    return Prepared(to_dn(seven, missing, resolved), valid, chosen, resolved.name, warnings)
+
+
+def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | None = None) -> Tile:
+    """Bring a raster to 40 x 40.
+
+    Args:
+        dn: uint16 (7, H, W).
+        valid: bool (H, W).
+        mode: `crop` takes the centre, at offset (side - 40) // 2. `resize` is bilinear (see
+            `model.resample.resize`). None crops where both sides are 40 to 63 px.
+
+    Raises:
+        TileError: `wrong-size` for a raster that the mode does not fit; `bad-parameter` for an unknown mode.
+    """
+    height, width = valid.shape
+    if mode is None:
+        if min(height, width) < TILE_SIZE or max(height, width) > CROP_MAX:
+            raise TileError(
+                "wrong-size",
+                f"the raster is {width} x {height} px; only sides of {TILE_SIZE} to {CROP_MAX} px are "
+                f"cropped unasked. Send {FIT_CHOICES}",
+            )
+        mode = "crop"
+    if mode == "crop":
+        if min(height, width) < TILE_SIZE:
+            raise TileError(
+                "wrong-size",
+                f"the raster is {width} x {height} px, too small for fit=crop, which needs {TILE_SIZE} px "
+                "a side; send fit=resize, which enlarges it",
+            )
+        return cut(
+            dn,
+            valid,
+            Window((height - TILE_SIZE) // 2, (width - TILE_SIZE) // 2, TILE_SIZE, TILE_SIZE),
+        )
+    if mode == "resize":
+        small, still_valid = resize(dn, valid, TILE_SIZE)
+        return Tile(small, still_valid, float(still_valid.mean()), Window(0, 0, height, width))
+    raise TileError("bad-parameter", f"fit is {mode[:40]!r}; expected {FIT_CHOICES}")
+
+
+def cut(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], window: Window) -> Tile:
+    """The tile of one window of the raster; arrays as in `fit`."""
+    rows = slice(window.row_off, window.row_off + window.height)
+    cols = slice(window.col_off, window.col_off + window.width)
+    inside = np.ascontiguousarray(valid[rows, cols])
+    return Tile(np.ascontiguousarray(dn[:, rows, cols]), inside, float(inside.mean()), window)
+
+
+def check_valid(valid: npt.NDArray[np.bool_]) -> tuple[TileWarning, ...]:
+    """Refuse pixels of which none is valid, and warn where more than half are not.
+
+    Raises:
+        TileError: `empty-tile`.
+    """
+    count, total = int(np.count_nonzero(valid)), valid.size
+    if count == 0:
+        raise TileError(
+            "empty-tile",
+            f"none of the {total} pixels is valid; expected at least one that is neither nodata, NaN nor "
+            "0 in any of the seven bands",
+        )
+    if count < MIN_VALID_FRACTION * total:
+        return (TileWarning("mostly-nodata", f"only {count / total:.1%} of the tile's pixels are valid"),)
+    return ()
+
+
+def pixel_size_warning(gsd_m: float | None) -> tuple[TileWarning, ...]:
+    """Warn of a pixel size far from the 30 m that the network was trained on; None = unknown = no warning."""
+    if gsd_m is None or 1 / GSD_TOLERANCE <= gsd_m / GSD <= GSD_TOLERANCE:
+        return ()
+    return (
+        TileWarning("unusual-pixel-size", f"pixels are {gsd_m:.4g} m; the network was trained on {GSD:g} m"),
+    )
+
+
+def fill(
+    dn: npt.NDArray[np.uint16],
+    valid: npt.NDArray[np.bool_],
+    nodata_fill: NodataFill,
+    mean: Sequence[float] = MEAN,
+) -> npt.NDArray[np.uint16]:
+    """What invalid pixels are fed as.
+
+    Args:
+        dn: uint16 (..., 7, H, W).
+        valid: bool (..., H, W).
+        nodata_fill: `as_is` leaves them; `band_mean` sets all bands of an invalid pixel to the rounded means.
+        mean: DN, per band.
+
+    Returns:
+        uint16 (..., 7, H, W); the input itself where nothing is to be filled.
+    """
+    if nodata_fill == "as_is" or valid.all():
+        return dn
+    means = np.array([math.floor(value + 0.5) for value in mean], dtype=np.uint16)[:, None, None]
+    return np.where(valid[..., None, :, :], dn, means)
+
+
+def _missing(pixels: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_]:
+    missing: npt.NDArray[np.bool_] = pixels == 0
+    floating = pixels.dtype.kind == "f"
+    if floating:
+        missing |= ~np.isfinite(pixels)
+    if nodata is not None and math.isfinite(nodata):
+        # A value declared beyond the range of float32 becomes inf there, and is missing already.
+        with np.errstate(over="ignore"):
+            missing |= pixels == (pixels.dtype.type(nodata) if floating else nodata)
+    return missing

@@ -1,0 +1,196 @@
+"""What the numbers of a file mean, and their conversion to Collection-2 Level-2 DN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from model.bands import DN_MAX, DN_MIN_VALID, DN_OFFSET, DN_SCALE
+from model.tile_errors import TileError, TileWarning
+
+UnitsChoice = Literal["auto", "dn", "reflectance", "reflectance_1e4"]
+UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
+
+# Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
+MAX_REFLECTANCE = 2.0
+# DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
+# reflectance times 10,000 has its median above 5,500 over snow and cloud only.
+MIN_MEDIAN_DN = 5_500
+MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
+
+_CHOICES = (
+    "say what they are: units=dn (Collection-2 Level-2 DN), units=reflectance (0 to 1), units=reflectance_1e4 "
+    "(reflectance * 10,000), or scale= and offset= with reflectance = value * scale + offset"
+)
+
+
+@dataclass(frozen=True)
+class Units:
+    """reflectance = value * scale + offset, per band; `name` is what answers call it."""
+
+    name: UnitsName
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
+def resolve_units(
+    pixels: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    *,
+    units: str | None = "auto",
+    scale: float | None = None,
+    offset: float | None = None,
+    file_scales: Sequence[float] | None = None,
+    file_offsets: Sequence[float] | None = None,
+) -> tuple[Units, tuple[TileWarning, ...]]:
+    """Decide what the values are.
+
+    An explicit unit, scale or offset is obeyed, with a warning where the values look otherwise. `auto`:
+    scale and offset tags other than 1 and 0 win; floats whose 99th percentile is at most 2 are reflectance;
+    integers whose median is at least 5,500 are DN. Level-1 DN cannot be told from Level-2 by their values.
+
+    Args:
+        pixels: (bands, H, W), integer or floating, as in the file.
+        valid: (H, W); only these pixels are looked at, and there must be one.
+        units: the request's choice; None = auto.
+        scale: the request's; excludes `units`. Alone, the offset is 0.
+        offset: the request's; excludes `units`. Alone, the scale is 1.
+        file_scales: scale tag of each band.
+        file_offsets: offset tag of each band.
+
+    Raises:
+        TileError: `bad-parameter` or `unknown-units`.
+    """
+    count = len(pixels)
+    units = units or "auto"
+    if units not in get_args(UnitsChoice):
+        raise TileError(
+            "bad-parameter", f"units is {units[:40]!r}; expected one of {', '.join(get_args(UnitsChoice))}"
+        )
+    if scale is not None or offset is not None:
+        if units != "auto":
+            raise TileError(
+                "bad-parameter", f"units={units} came with scale or offset; expected one or the other"
+            )
+        scale, offset = 1.0 if scale is None else scale, 0.0 if offset is None else offset
+        if not (math.isfinite(scale) and math.isfinite(offset) and scale != 0):
+            raise TileError(
+                "bad-parameter", f"scale={scale}, offset={offset}; expected finite numbers, scale not 0"
+            )
+        return _checked(_uniform("scale_offset", scale, offset, count), pixels, valid)
+    if units == "dn":
+        return _checked(_uniform("dn", DN_SCALE, DN_OFFSET, count), pixels, valid)
+    if units == "reflectance":
+        return _checked(_uniform("reflectance", 1.0, 0.0, count), pixels, valid)
+    if units == "reflectance_1e4":
+        return _checked(_uniform("reflectance_1e4", 1e-4, 0.0, count), pixels, valid)
+
+    scales = tuple(file_scales or (1.0,) * count)
+    offsets = tuple(file_offsets or (0.0,) * count)
+    if scales != (1.0,) * count or offsets != (0.0,) * count:
+        if not all(map(math.isfinite, (*scales, *offsets))) or 0.0 in scales:
+            raise TileError(
+                "unknown-units",
+                f"the file's scale tags {scales} and offset tags {offsets} are unusable; {_CHOICES}",
+            )
+        return _checked(Units("scale_offset", scales, offsets), pixels, valid)
+    return _by_values(pixels, valid), ()
+
+
+def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units) -> npt.NDArray[np.uint16]:
+    """Convert to Collection-2 Level-2 DN (USGS LSDS-1619): round((reflectance + 0.2) / 2.75e-5).
+
+    Args:
+        pixels: (bands, H, W), as in the file.
+        missing: (bands, H, W); these become 0.
+        units: what the values are.
+
+    Returns:
+        uint16 (bands, H, W), clipped to 1..65535, 0 where missing. Values that are DN already are only
+        rounded and clipped.
+    """
+    if units.name == "dn":
+        if pixels.dtype == np.uint16:
+            return np.where(missing, np.uint16(0), pixels)
+        values = pixels.astype(np.float64)
+    else:
+        by_band = (len(pixels), 1, 1)
+        scale, offset = np.reshape(units.scale, by_band), np.reshape(units.offset, by_band)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd floats are clipped, NaN is missing
+            values = (pixels.astype(np.float64) * scale + (offset - DN_OFFSET)) / DN_SCALE
+    values[missing] = 0.0
+    dn = np.clip(np.rint(values), DN_MIN_VALID, DN_MAX).astype(np.uint16)
+    dn[missing] = 0
+    return dn
+
+
+def _uniform(name: UnitsName, scale: float, offset: float, count: int) -> Units:
+    return Units(name, (scale,) * count, (offset,) * count)
+
+
+def _by_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Units:
+    low, median, high = _spread(_sample(pixels, valid))
+    floating = pixels.dtype.kind == "f"
+    if floating and high <= MAX_REFLECTANCE:
+        return _uniform("reflectance", 1.0, 0.0, len(pixels))
+    if not floating and median >= MIN_MEDIAN_DN:
+        return _uniform("dn", DN_SCALE, DN_OFFSET, len(pixels))
+    guess = ""
+    if floating and median >= MIN_MEDIAN_DN:
+        guess = ". If these are Level-2 DN stored as floats, send units=dn"
+    elif MAX_REFLECTANCE < high <= 20_000 and median < MIN_MEDIAN_DN:
+        guess = (
+            ". If this is reflectance times 10,000, as in HLS and Sentinel-2 L2A, send units=reflectance_1e4"
+        )
+    raise TileError(
+        "unknown-units",
+        f"the units of {pixels.dtype} values with median {median:.6g} (1st percentile {low:.6g}, "
+        f"99th {high:.6g}) are not clear; {_CHOICES}{guess}",
+    )
+
+
+def _checked(
+    units: Units, pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
+) -> tuple[Units, tuple[TileWarning, ...]]:
+    """Obey, but say so where the reflectance that the units give is not of this world."""
+    values = _sample(pixels, valid)
+    scale, offset = np.array(units.scale)[:, None], np.array(units.offset)[:, None]
+    with np.errstate(over="ignore"):
+        _, median, high = _spread(values * scale + offset)
+    low, middle, top = _spread(values)
+    too_low = median < MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET
+    too_bright = high > MAX_REFLECTANCE or (units.name == "reflectance_1e4" and middle >= MIN_MEDIAN_DN)
+    # Land that is darker than 0.2 % in all seven bands: reflectance read as if it were times 10,000.
+    too_flat = not too_low and high < 0.002 and units.name != "dn"
+    if not (too_low or too_bright or too_flat):
+        return units, ()
+    name = "scale and offset" if units.name == "scale_offset" else f"units={units.name}"
+    return units, (
+        TileWarning(
+            "unlikely-units",
+            f"with {name} the median reflectance is {median:.4g} and the 99th percentile {high:.4g}; the "
+            f"values (median {middle:.6g}, 1st percentile {low:.6g}, 99th {top:.6g}) look like another unit",
+        ),
+    )
+
+
+def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """(bands, N): the valid pixels, of large rasters those on a coarser grid."""
+    step = max(1, math.isqrt(valid.size // MAX_SAMPLE))
+    coarse = valid[::step, ::step]
+    if not coarse.any():
+        step, coarse = 1, valid
+    sample: npt.NDArray[np.float64] = pixels[:, ::step, ::step][:, coarse].astype(np.float64)
+    return sample
+
+
+def _spread(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """1st percentile, median and 99th percentile of all bands together."""
+    with np.errstate(over="ignore", invalid="ignore"):  # floats near the end of their range
+        low, median, high = np.percentile(values, (1, 50, 99))
+    return float(low), float(median), float(high)
