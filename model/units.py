@@ -24,8 +24,9 @@ MIN_MEDIAN_DN = 5_500
 MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
 
 _CHOICES = (
-    "say what they are: units=dn (Collection-2 Level-2 DN), units=reflectance (0 to 1), units=reflectance_1e4 "
-    "(reflectance * 10,000), or scale= and offset= with reflectance = value * scale + offset"
+    "say what they are: units=dn (Collection-2 Level-2 DN), units=reflectance (0 to 1), "
+    "units=reflectance_1e4 (reflectance * 10,000), or scale= and offset= with "
+    "reflectance = value * scale + offset"
 )
 
 

@@ -1,0 +1,220 @@
+"""Untrusted bytes → the pixels and the place of a GeoTIFF, under limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader, MemoryFile
+
+from service.georeference import Affine, Georeference
+
+# GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+# Files without georeferencing are welcome. Set once: warnings.catch_warnings is not safe in worker threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# The upload stands alone: no side files (.aux.xml, .ovr, .msk, .tfw), nothing over the network. An upload can
+# name a file or address for its overviews in GDAL_METADATA; it is never asked for them, and could not fetch.
+_GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+    "GDAL_NUM_THREADS": "1",
+}
+_NAME = "upload.tif"  # what GDAL calls the bytes in its messages
+_MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
+_MAX_TEXT = 200  # characters of GDAL's own words in a message
+
+
+class GeotiffError(Exception):
+    """Bytes that cannot be read as a GeoTIFF.
+
+    Attributes:
+        code: `not-a-tiff`, `unreadable-tiff`, `unsupported-pixel-type` or `too-large`.
+        message: what came and what was expected.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a header may announce; checked before any pixel is read."""
+
+    max_pixels: int = 64_000_000  # width * height: a scene of 8,000 x 8,000
+    max_bands: int = 64
+    max_decoded_bytes: int = (
+        1 << 30
+    )  # of all bands, and of the largest strip or tile: what a bomb may unpack to
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A decoded file.
+
+    `pixels` is (count, height, width) in the file's own type. `scales`, `offsets` and `descriptions` are per
+    band, as tagged (1, 0 and None where they are not). `nodata` is the declared value. `tag_datetime` is
+    TIFFTAG_DATETIME as text, usually the time of writing.
+    """
+
+    pixels: npt.NDArray[Any]
+    nodata: float | None
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    descriptions: tuple[str | None, ...]
+    tag_datetime: str | None
+    place: Georeference | None
+
+    @property
+    def count(self) -> int:
+        """Bands."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def dtype(self) -> str:
+        """Name of the pixel type, such as `uint16`."""
+        return str(self.pixels.dtype)
+
+    @property
+    def crs(self) -> str | None:
+        """`EPSG:32633`, WKT where there is no code, None where there is no place."""
+        return self.place.crs if self.place else None
+
+    @property
+    def transform(self) -> Affine | None:
+        """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, in the units of the CRS."""
+        return self.place.transform if self.place else None
+
+    @property
+    def center(self) -> tuple[float, float] | None:
+        """(lat, lon) of the centre of the whole file, WGS 84 degrees."""
+        return self.place.center(self.whole) if self.place else None
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Size of a pixel on the ground at the file's centre, metres."""
+        return self.place.gsd_m(self.whole) if self.place else None
+
+    @property
+    def whole(self) -> tuple[int, int, int, int]:
+        """The window (row_off, col_off, height, width) of the whole file."""
+        return (0, 0, self.height, self.width)
+
+    def footprint(self, window: tuple[int, int, int, int] | None = None) -> dict[str, Any] | None:
+        """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width) or of the whole file."""
+        return self.place.footprint(window or self.whole) if self.place else None
+
+
+def read(data: bytes | memoryview, *, limits: Limits = Limits()) -> Raster:
+    """Decode a GeoTIFF. Safe to call from several threads at once.
+
+    Args:
+        data: the whole file.
+        limits: checked from the header, before pixels are read.
+
+    Raises:
+        GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
+            (complex numbers), `too-large`.
+    """
+    if bytes(data[:4]) not in _MAGIC:
+        came = f"the {len(data):,} bytes begin with {bytes(data[:8])!r}" if data else "there are no bytes"
+        raise GeotiffError("not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*")
+    try:
+        with (
+            rasterio.Env(**_GDAL_OPTIONS),
+            MemoryFile(bytes(data), filename=_NAME) as memory,
+            memory.open(driver="GTiff") as dataset,
+        ):
+            _check_header(dataset, limits)
+            return _decode(dataset)
+    except GeotiffError:
+        raise
+    except Exception as error:  # rasterio, GDAL and their decoders raise whatever damage makes of them
+        reason = _MEMORY_FOLDER.sub("", " ".join(str(error.__cause__ or error).split())).rstrip(".")
+        raise GeotiffError(
+            "unreadable-tiff",
+            f"the {len(data):,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "
+            "Expected a complete, undamaged GeoTIFF",
+        ) from error
+
+
+def _check_header(dataset: DatasetReader, limits: Limits) -> None:
+    width, height, count = dataset.width, dataset.height, dataset.count
+    if width * height > limits.max_pixels:
+        raise GeotiffError(
+            "too-large", f"the raster is {width} x {height} px; expected at most {limits.max_pixels:,} pixels"
+        )
+    if count > limits.max_bands:
+        raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
+    kinds = sorted(set(dataset.dtypes))
+    if any(kind.startswith("complex") for kind in kinds):
+        raise GeotiffError(
+            "unsupported-pixel-type",
+            f"pixels are {', '.join(kinds)}; expected integers or floating-point numbers",
+        )
+    value = max(np.dtype(kind).itemsize for kind in kinds)
+    block = max(rows * cols for rows, cols in dataset.block_shapes)
+    decoded = max(width * height, block) * count * value
+    if decoded > limits.max_decoded_bytes:
+        raise GeotiffError(
+            "too-large",
+            f"the raster unpacks to {decoded:,} bytes ({width} x {height} px, {count} bands, "
+            f"{', '.join(kinds)}, strips or tiles of {block:,} px); expected at most {limits.max_decoded_bytes:,}",
+        )
+
+
+def _decode(dataset: DatasetReader) -> Raster:
+    return Raster(
+        pixels=dataset.read(),
+        nodata=dataset.nodata,
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        descriptions=tuple(dataset.descriptions),
+        tag_datetime=dataset.tags().get("TIFFTAG_DATETIME"),
+        place=_place(dataset),
+    )
+
+
+def _place(dataset: DatasetReader) -> Georeference | None:
+    """None without a CRS or a transform; ground control points and RPCs are not resolved."""
+    transform = dataset.transform
+    if not dataset.crs or transform.is_identity:
+        return None
+    values: Affine = (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
+    if not all(map(math.isfinite, values)) or values[0] * values[4] == values[1] * values[3]:
+        return None
+    wkt = dataset.crs.to_wkt()
+    return Georeference(_crs_name(wkt), wkt, values)
+
+
+@lru_cache(maxsize=256)
+def _crs_name(wkt: str) -> str:
+    """`EPSG:…` where the CRS is that one, else the WKT itself; looking it up takes milliseconds."""
+    return str(rasterio.CRS.from_wkt(wkt).to_string())
