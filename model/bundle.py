@@ -3,7 +3,7 @@
     bundle.json              what the model is, and the SHA-256 of every other file (see manifest.py)
     card.md                  the model card
     encoder.<precision>.onnx the encoder, one file for each precision
-    probes/                  linear probes, if any
+    probes/<name>.safetensors  linear probes, if any
 
 The digest of a bundle is the SHA-256 of bundle.json in canonical form, so it names every byte of every file.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from model import manifest
 from model.config import PREPROCESSING_VERSION, ConfigError, ModelConfig, Preprocessing
 from model.manifest import CARD, FORMAT, FORMAT_VERSION, MANIFEST, BundleError
+from model.probe import LinearProbe, ProbeError, load_probe
 
 __all__ = ["DEFAULT", "Bundle", "BundleError", "load", "write"]
 
@@ -52,6 +53,33 @@ class Bundle:
     def precisions(self) -> tuple[str, ...]:
         """Precisions for which the bundle has an encoder, in alphabetical order."""
         return tuple(sorted(filter(None, map(manifest.precision_of, self.files))))
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """Names of the probes in the bundle, in alphabetical order; the first is the default."""
+        return tuple(sorted(filter(None, map(manifest.probe_of, self.files))))
+
+    def probe(self, name: str) -> LinearProbe:
+        """Reads a probe, which fits the encoder's embedding size.
+
+        Raises:
+            BundleError: the bundle has no probe of this name, or one that cannot be used.
+        """
+        if name not in self.probe_names:
+            raise BundleError(
+                f"bundle {self.name} has no probe {name!r}; it has {', '.join(self.probe_names) or 'none'}"
+            )
+        try:
+            probe = load_probe(self.path / manifest.probe_file(name))
+        except ProbeError as error:
+            raise BundleError(str(error)) from error
+        factor = {"tokens": self.config.num_tokens, "patch_mean_std": 2}.get(probe.pooling, 1)
+        if probe.dim != (expected := factor * self.config.embed_dim):
+            raise BundleError(
+                f"probe {name} of {self.path} reads {probe.dim} values of {probe.pooling}; "
+                f"the encoder gives {expected}"
+            )
+        return probe
 
     def encoder_path(self, precision: str = "fp32") -> Path:
         """The encoder's ONNX file.

@@ -33,6 +33,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # name and version go into headers and metric labels
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENCODER = re.compile(r"encoder\.([a-z0-9]+)\.onnx")
+_PROBE = re.compile(r"probes/([A-Za-z0-9_][A-Za-z0-9._-]{0,63})\.safetensors")
 _FIELDS: dict[str, type] = {
     "format": str,
     "format_version": int,
@@ -94,9 +95,9 @@ def encode(manifest: Mapping[str, Any]) -> bytes:
     """
     try:
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
     except (TypeError, ValueError) as error:
         raise BundleError(f"{MANIFEST} cannot be written as JSON: {error}") from error
-    return f"{text}\n".encode()
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
@@ -126,6 +127,17 @@ def precision_of(name: str) -> str | None:
     return match[1] if match else None
 
 
+def probe_of(name: str) -> str | None:
+    """The probe's name in its file name; None for any other file."""
+    match = _PROBE.fullmatch(name)
+    return match[1] if match else None
+
+
+def probe_file(name: str) -> str:
+    """The file of a probe within its bundle."""
+    return f"probes/{name}.safetensors"
+
+
 def check_file_name(name: str) -> None:
     """Raises BundleError unless `name` may be a file of a bundle."""
     if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
@@ -139,6 +151,7 @@ def _parse(path: Path) -> dict[str, Any]:
     text = read_text(file, MAX_MANIFEST_BYTES)
     try:
         manifest = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        digest(manifest)  # numbers beyond float64 and half surrogates pass the parser, but are no JSON
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not valid JSON: {error}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
