@@ -2,9 +2,83 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import orjson
 import typer
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(envvar="LANDMOE_HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="LANDMOE_PORT", min=0, max=65535, help="0 = any free one")
+    ] = 8000,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes, each with its own engine")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="folder of the bundle; default: the one in the package")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+) -> None:
+    """Serve tiles over HTTP. LANDMOE_ environment variables set everything else."""
+    from service import server, settings
+
+    given = {"workers": workers, "bundle": bundle, "log_level": log_level}
+    try:
+        chosen = settings.load(**{name: value for name, value in given.items() if value is not None})
+        server.serve(chosen, server.bind(host, port))
+    except (settings.SettingsError, server.StartError) as error:
+        _fail(error)
+
+
+@app.command()
+def info(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="folder of a bundle; default: the one in the package")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Verify a bundle and say what it is."""
+    from model.bundle import BundleError, load
+    from service.bundle_info import as_dict, show
+
+    try:
+        loaded = load(bundle)
+    except BundleError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(orjson.dumps(as_dict(loaded), option=orjson.OPT_INDENT_2).decode())
+    else:
+        show(loaded)
+
+
+@app.command("sample-tile")
+def sample_tile(
+    output: Annotated[Path, typer.Option("-o", "--output", help="the GeoTIFF to write")] = Path("tile.tif"),
+    seed: Annotated[int, typer.Option(min=0, help="another seed, another landscape")] = 0,
+) -> None:
+    """Write a small synthetic georeferenced tile to try the service with."""
+    from service import sample
+
+    try:
+        output.write_bytes(sample.make(seed))
+    except OSError as error:
+        _fail(error)
+    part = shlex.quote(f"tile=@{output}")
+    typer.echo(
+        f"Wrote {output}: seven bands, {sample.SIDE} x {sample.SIDE} px. It is SYNTHETIC: made up, no satellite "
+        "saw it.\nTry, with the service running:\n"
+        f"  curl -F {part} -F datetime={sample.DATETIME} http://127.0.0.1:8000/embed"
+    )
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"landmoe: {error}", err=True)
+    raise typer.Exit(1)
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ _cache = threading.local()  # pyproj objects belong to the thread that made them
 class Georeference:
     """The CRS (name and WKT) and affine transform of a raster that has both.
 
-    `transform` is (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, counted from the upper left
-    corner of the upper left pixel.
+    `transform` is (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, counted from the upper
+    left corner of the upper left pixel.
     """
 
     crs: str

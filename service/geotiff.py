@@ -186,7 +186,8 @@ def _check_header(dataset: DatasetReader, limits: Limits) -> None:
         raise GeotiffError(
             "too-large",
             f"the raster unpacks to {decoded:,} bytes ({width} x {height} px, {count} bands, "
-            f"{', '.join(kinds)}, strips or tiles of {block:,} px); expected at most {limits.max_decoded_bytes:,}",
+            f"{', '.join(kinds)}, strips or tiles of {block:,} px); "
+            f"expected at most {limits.max_decoded_bytes:,}",
         )
 
 
