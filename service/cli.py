@@ -11,6 +11,8 @@ import typer
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
+_BUNDLE_HELP = "folder of the bundle; the one in the package if not given"
+
 
 @app.command()
 def serve(
@@ -70,8 +72,8 @@ def sample_tile(
         _fail(error)
     part = shlex.quote(f"tile=@{output}")
     typer.echo(
-        f"Wrote {output}: seven bands, {sample.SIDE} x {sample.SIDE} px. It is SYNTHETIC: made up, no satellite "
-        "saw it.\nTry, with the service running:\n"
+        f"Wrote {output}: seven bands, {sample.SIDE} x {sample.SIDE} px. "
+        "It is SYNTHETIC: made up, no satellite saw it.\nTry, with the service running:\n"
         f"  curl -F {part} -F datetime={sample.DATETIME} http://127.0.0.1:8000/embed"
     )
 

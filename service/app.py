@@ -1,0 +1,126 @@
+"""The application: lifespan, routers, handlers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from swagger_ui_bundle import swagger_ui_path
+
+from service import cpu, logs, metrics, openapi
+from service.batcher import Batcher
+from service.cache import Cache, MemoryCache
+from service.engine import Engine, make_engine
+from service.errors import (
+    TILE_ERRORS,
+    ServiceError,
+    code_of,
+    code_of_status,
+    problem,
+    problem_of_status,
+    problem_response,
+)
+from service.middleware import Observed
+from service.pipeline import Pipeline
+from service.routes import embed, system
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+VERSION = "0.1.0"
+DESCRIPTION = """Landsat GeoTIFF tiles in, embeddings out.
+
+A tile has the seven surface-reflectance bands SR_B1 to SR_B7 of Landsat 8/9, Collection 2 Level 2, at 30 m.
+The network sees 40 x 40 px of it, when it was taken, and where.
+Errors are `application/problem+json` (RFC 9457).
+"""
+
+
+def create_app(
+    settings: Settings | None = None, engine: Engine | None = None, cache: Cache | None = None
+) -> FastAPI:
+    """Makes the application.
+
+    Args:
+        settings: read from the environment if None.
+        engine: what computes embeddings; made from the settings' bundle at start-up if None.
+        cache: of results; one inside the process if None.
+    """
+    settings = Settings() if settings is None else settings
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = make_engine(settings) if engine is None else engine
+        batcher = Batcher(
+            running,
+            max_batch_size=settings.max_batch_size,
+            queue_size=settings.queue_size,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+        )
+        store = MemoryCache(settings.cache_bytes) if cache is None else cache
+        pipeline = Pipeline(settings, running, batcher, store, settings.decode_threads or cpu.available())
+        app.state.settings, app.state.engine = settings, running
+        app.state.batcher, app.state.pipeline = batcher, pipeline
+        metrics.set_model(running.bundle, running.precision, running.provider)
+        await batcher.start()
+        bundle = running.bundle
+        log.info(
+            "ready", model=bundle.name, version=bundle.version, digest=bundle.digest, trained=bundle.trained
+        )
+        try:
+            yield
+        finally:
+            await batcher.drain()
+            pipeline.close()
+            await store.close()
+
+    app = FastAPI(
+        title="landmoe",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
+    app.include_router(embed.router)
+    app.include_router(system.router)
+    app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path), name="assets")
+    for error in (ServiceError, *TILE_ERRORS):
+        app.add_exception_handler(error, _answer_typed)
+    app.add_exception_handler(HTTPException, _answer_framework)
+    app.add_exception_handler(RequestValidationError, _answer_framework)
+    app.add_middleware(Observed)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The application as uvicorn's workers make it: settings and logging from LANDMOE_ variables."""
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+async def _answer_typed(request: Request, error: Exception) -> Response:
+    code = request.state.outcome = code_of(error)
+    headers = error.headers if isinstance(error, ServiceError) else None
+    return problem_response(problem(code, str(error), request.state.request_id), headers)
+
+
+async def _answer_framework(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: paths, methods, bodies."""
+    status, detail, headers = 422, str(error), None
+    if isinstance(error, HTTPException):
+        status, headers = error.status_code, error.headers
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+    code = code_of_status(status)
+    request.state.outcome = code or "error"
+    request_id = request.state.request_id
+    body = problem(code, detail, request_id) if code else problem_of_status(status, detail, request_id)
+    return problem_response(body, headers)

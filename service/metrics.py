@@ -1,0 +1,114 @@
+"""Every Prometheus object of the service: one prefix, explicit buckets, labels with few values only."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from model.bundle import Bundle
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
+
+REGISTRY = CollectorRegistry()
+if MULTIPROCESS_DIR not in os.environ:
+    ProcessCollector(namespace="landmoe", registry=REGISTRY)
+    PlatformCollector(registry=REGISTRY)
+
+# A cache hit takes about 1 ms, a tile on an idle CPU about 10, a full queue seconds.
+_REQUEST_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_STAGE_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+_TILES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+REQUESTS = Counter(
+    "landmoe_requests",
+    "Requests by route and outcome: ok, disconnected, or the type of the problem",
+    ["route", "outcome"],
+    registry=REGISTRY,
+)
+REQUEST_DURATION = Histogram(
+    "landmoe_request_duration_seconds",
+    "From the request's head to the last byte of the answer",
+    ["route"],
+    buckets=_REQUEST_S,
+    registry=REGISTRY,
+)
+REQUESTS_IN_FLIGHT = Gauge(
+    "landmoe_requests_in_flight",
+    "Requests being answered",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+STAGE_DURATION = Histogram(
+    "landmoe_stage_duration_seconds",
+    "Stages of a request: decode, cache, queue, inference, format",
+    ["stage"],
+    buckets=_STAGE_S,
+    registry=REGISTRY,
+)
+TILES = Counter(
+    "landmoe_tiles",
+    "Tiles by outcome: ok, or the type of the problem",
+    ["outcome"],
+    registry=REGISTRY,
+)
+BATCH_SIZE = Histogram(
+    "landmoe_batch_size_tiles", "Tiles in a batch of the engine", buckets=_TILES, registry=REGISTRY
+)
+QUEUE_DEPTH = Gauge(
+    "landmoe_queue_depth_tiles",
+    "Tiles waiting for the engine",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+DROPPED = Counter(
+    "landmoe_dropped_tiles",
+    "Tiles dropped from the queue because nobody waits for them any more",
+    registry=REGISTRY,
+)
+ENGINE_FAILURES = Counter("landmoe_engine_failures", "Batches that the engine failed on", registry=REGISTRY)
+_CACHE = Counter("landmoe_cache_lookups", "Cache lookups by result", ["level", "result"], registry=REGISTRY)
+CACHE_HITS = _CACHE.labels("memory", "hit")
+CACHE_MISSES = _CACHE.labels("memory", "miss")
+CACHE_BYTES = Gauge(
+    "landmoe_cache_bytes",
+    "Bytes of results kept in the process",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+# A gauge, since info metrics do not work with several processes.
+MODEL_INFO = Gauge(
+    "landmoe_model_info",
+    "Always 1; the labels say which model is served",
+    ["name", "version", "digest", "precision", "provider", "trained"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+READY = Gauge("landmoe_ready", "1 while requests are taken", registry=REGISTRY, multiprocess_mode="livemin")
+
+STAGES = {
+    stage: STAGE_DURATION.labels(stage) for stage in ("decode", "cache", "queue", "inference", "format")
+}
+
+
+def set_model(bundle: Bundle, precision: str, provider: str) -> None:
+    """Names the served model; another one named before is forgotten."""
+    MODEL_INFO.clear()
+    MODEL_INFO.labels(
+        bundle.name, bundle.version, bundle.digest, precision, provider, str(bundle.trained).lower()
+    ).set(1)
+
+
+def exposition() -> bytes:
+    """All metrics in the text format; of all workers where there are several."""
+    if MULTIPROCESS_DIR not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    return generate_latest(registry)

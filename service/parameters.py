@@ -1,0 +1,156 @@
+"""The parameters of a request: one definition for query and form, for validation and documentation.
+
+Values arrive as text. An empty one counts as missing, since that is what a form with a blank field sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.units import UnitsChoice
+from service.errors import RequestError
+
+Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
+Format = Literal["json", "base64", "npy"]
+Fit = Literal["crop", "resize", "grid"]
+LocationSource = Literal["auto", "request", "file", "none"]
+DatetimeSource = Literal["request", "tag", "none"]
+
+_MAX_SHOWN = 80  # characters of a value that are repeated in an error
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=500)]
+
+
+class TileParameters(BaseModel):
+    """What is said of one tile: once for all tiles of a request, or once for each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    id: Text | None = Field(default=None, description="returned with the result; the tile's index if missing")
+    datetime: Text | None = Field(
+        default=None,
+        description="acquisition time: RFC 3339 such as `2020-08-02T18:31:00Z` (UTC without a zone), or "
+        "a date such as `2020-08-02` (hour unknown)",
+    )
+    lat: Finite | None = Field(
+        default=None, description="latitude, WGS 84 degrees; the file's own place if missing"
+    )
+    lon: Finite | None = Field(default=None, description="longitude, WGS 84 degrees; both or neither")
+    units: UnitsChoice = Field(
+        default="auto",
+        description="what the values are: `dn` (Collection 2 Level 2), `reflectance` (0 to 1), "
+        "`reflectance_1e4` (reflectance times 10,000), or `auto` (the file's scale tags, else by the values)",
+    )
+    scale: Finite | None = Field(
+        default=None, description="reflectance = value * scale + offset; instead of `units`"
+    )
+    offset: Finite | None = Field(default=None, description="see `scale`")
+    bands: Text | None = Field(
+        default=None,
+        description="seven comma-separated band numbers (from 1) or band names of the file, "
+        "in the order SR_B1 to SR_B7",
+    )
+    location_source: LocationSource = Field(
+        default="auto", description="whose place is used: `auto` (the request's, else the file's)"
+    )
+    datetime_source: DatetimeSource = Field(
+        default="request",
+        description="`tag` uses the file's TIFFTAG_DATETIME, which usually is when the file was written",
+    )
+
+
+class EmbedOptions(BaseModel):
+    """What is said once for a whole request to /embed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    fit: Fit | None = Field(
+        default=None,
+        description="how a file becomes 40 x 40 px: `crop` (centre; the default for sides of 40 to 63 px), "
+        "`resize` (bilinear) or `grid` (windows; not available yet)",
+    )
+    pooling: Pooling = Field(
+        default="mean",
+        description="`mean` of all tokens, `cls` token, `patch_mean`, `patch_mean_std` (twice as long), "
+        "or `tokens`",
+    )
+    normalize: bool = Field(default=False, description="scale to unit L2 norm (each token for `tokens`)")
+    format: Format | None = Field(
+        default=None,
+        description="`json`, `base64` (little-endian float32 in JSON) or `npy`; overrides the Accept header",
+    )
+
+
+PER_TILE = frozenset(TileParameters.model_fields)
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse(
+    values: Mapping[str, Sequence[str]], tiles: int, options: type[_Model]
+) -> tuple[list[TileParameters | RequestError], _Model]:
+    """Validates the parameters of a request.
+
+    Args:
+        values: name → texts as they came, in their order. A per-tile one is given once for all tiles or once
+            for each.
+        tiles: number of tiles in the request.
+        options: the model of what is said once, such as `EmbedOptions`.
+
+    Returns:
+        For each tile its parameters, or what is wrong with them; and the options.
+
+    Raises:
+        RequestError: an unknown name, a wrong number of values, an option that cannot be used.
+    """
+    known = PER_TILE | options.model_fields.keys()
+    if unknown := sorted(values.keys() - known):
+        raise RequestError(
+            "unknown-parameter",
+            f"unknown {'parameter' if len(unknown) == 1 else 'parameters'} "
+            f"{', '.join(map(_shown, unknown[:10]))}; known are {', '.join(sorted(known))}",
+        )
+    once: dict[str, str] = {}
+    per_tile: dict[str, Sequence[str]] = {}
+    for name, texts in values.items():
+        if name in PER_TILE:
+            if len(texts) not in (1, tiles):
+                raise RequestError(
+                    "bad-parameter",
+                    f"{name} was given {len(texts)} times, the number of tiles is {tiles}; expected once for "
+                    "all tiles, or once for each in their order (empty where it has none)",
+                )
+            per_tile[name] = texts if len(texts) == tiles else [texts[0]] * tiles
+        else:
+            given = [text for text in texts if text.strip()]
+            if len(set(given)) > 1:
+                raise RequestError(
+                    "bad-parameter",
+                    f"{name} was given as {' and as '.join(map(_shown, given[:3]))}; expected one",
+                )
+            if given:
+                once[name] = given[0]
+    validated = _validate(options, once)
+    if isinstance(validated, RequestError):
+        raise validated
+    rows = [{name: texts[i] for name, texts in per_tile.items() if texts[i].strip()} for i in range(tiles)]
+    return [_validate(TileParameters, row) for row in rows], validated
+
+
+def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestError:
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc']))} is {_shown(str(e['input']))}: "
+            f"{e['msg'][0].lower()}{e['msg'][1:]}"
+            for e in error.errors(include_url=False, include_context=False)[:10]
+        ]
+        return RequestError("bad-parameter", "; ".join(problems))
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "...")

@@ -1,0 +1,122 @@
+"""What operators and tools ask: /model, /livez, /readyz, /metrics, and the documentation pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from model import bands, tiles
+from service import metrics
+from service.batcher import Batcher
+from service.engine import Engine
+from service.errors import UnavailableError
+from service.openapi import PROBLEM_RESPONSE
+from service.schemas import Live, ModelInfo, Ready
+from service.settings import Settings
+
+router = APIRouter()
+
+# Everything comes from this process: the page works without the internet.
+_DOCS = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>landmoe</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" href="docs/assets/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script>
+SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true,
+  displayRequestDuration: true, validatorUrl: null});
+</script>
+</body>
+</html>
+"""
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """A person who opens the address finds the documentation."""
+    return RedirectResponse("docs")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    """Swagger UI."""
+    return HTMLResponse(_DOCS)
+
+
+@router.get("/model", summary="What is served", response_model=ModelInfo)
+async def model(request: Request) -> dict[str, Any]:
+    """The model: its name and digest, what it was trained on, what it takes and gives, and the limits."""
+    engine: Engine = request.app.state.engine
+    settings: Settings = request.app.state.settings
+    bundle = engine.bundle
+    config, preprocessing = bundle.config, bundle.preprocessing
+    m = config.embed_dim
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "trained": bundle.trained,
+        "precision": engine.precision,
+        "provider": engine.provider,
+        "dim": m,
+        "num_tokens": config.num_tokens,
+        "poolings": {"mean": m, "cls": m, "patch_mean": m, "patch_mean_std": 2 * m, "tokens": m},
+        "bands": list(bands.BANDS),
+        "statistics": {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
+        "image_size": config.image_size,
+        "gsd": tiles.GSD,
+        "nodata_fill": preprocessing.nodata_fill,
+        "hour_convention": preprocessing.hour_convention,
+        "missing_metadata_trained": preprocessing.missing_metadata_trained,
+        "config": config.to_dict(),
+        "training": bundle.training,
+        "metrics": bundle.metrics,
+        "parity": bundle.parity,
+        "limits": {
+            "max_upload_bytes": settings.max_upload_bytes,
+            "max_tiles": settings.max_tiles,
+            "max_pixels": settings.max_pixels,
+            "max_bands": settings.max_bands,
+            "max_batch_size": settings.max_batch_size,
+            "queue_size": settings.queue_size,
+            "request_timeout_s": settings.request_timeout_s,
+        },
+        "probes": [],
+        "card": bundle.card,
+    }
+
+
+@router.get("/livez", summary="Is the process alive", response_model=Live)
+async def livez() -> dict[str, str]:
+    """200 as long as the process answers; restart it when this fails."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Are requests taken", response_model=Ready, responses={503: PROBLEM_RESPONSE})
+async def readyz(request: Request) -> dict[str, Any]:
+    """200 while requests are taken; 503 with the reason while draining or after the engine failed."""
+    batcher: Batcher = request.app.state.batcher
+    metrics.READY.set(batcher.healthy)
+    if not batcher.healthy:
+        raise UnavailableError(batcher.last_failure or "the service is shutting down")
+    return {"status": "ready", "queue_depth_tiles": batcher.depth}
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def prometheus(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    metrics.READY.set(request.app.state.batcher.healthy)
+    return Response(metrics.exposition(), media_type=metrics.MEDIA_TYPE)

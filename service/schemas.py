@@ -1,0 +1,231 @@
+"""The shapes of the answers, with examples. They document; answers are written by `service.formats`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.parameters import Pooling
+
+_EXAMPLE_EMBEDDING: Any = [0.4312, -1.0561, 0.0873]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemModel(BaseModel):
+    """An error, RFC 9457."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "type": "urn:landmoe:problem:not-a-tiff",
+                "title": "The file is not a TIFF",
+                "status": 415,
+                "detail": "the 2,048 bytes begin with b'\\x89PNG'; expected a GeoTIFF",
+                "request_id": "0a3f5c1e7d9b4e0f8a6c2d4b1e3f5a7c",
+            }
+        },
+    )
+    type: str = Field(description="`urn:landmoe:problem:` and the kind of error")
+    title: str
+    status: int
+    detail: str = Field(description="what came, and what was expected")
+    request_id: str
+
+
+class ModelReference(_Schema):
+    """Which model gave an answer."""
+
+    name: str = Field(examples=["landmoe-s"])
+    version: str = Field(examples=["1.0.0"])
+    digest: str = Field(description="SHA-256 of the bundle")
+    precision: str = Field(examples=["fp32"])
+
+
+class MetadataSource(_Schema):
+    """Whose datetime, hour and location were used."""
+
+    datetime: Literal["request", "tag", "missing"]
+    hour: Literal["request", "tag", "missing"]
+    location: Literal["request", "file", "missing"]
+
+
+class TileNote(_Schema):
+    """Something to know about a tile that was embedded all the same."""
+
+    code: str
+    message: str
+
+
+class Footprint(_Schema):
+    """GeoJSON, WGS 84, of the pixels used."""
+
+    type: Literal["Polygon", "MultiPolygon"] = Field(description="MultiPolygon across the antimeridian")
+    coordinates: list[Any]
+
+
+class Item(_Schema):
+    """One tile's embedding."""
+
+    index: int = Field(description="of the tile in the request, from 0")
+    id: str
+    source: str | None = Field(description="base name of the uploaded file")
+    embedding: list[float] | list[list[float]] | str = Field(
+        description="`dim` numbers; 105 lists of them for `pooling=tokens`; a string for `format=base64`",
+    )
+    datetime: str | None = Field(description="as used, UTC; a date where the hour is unknown")
+    lat: float | None
+    lon: float | None
+    metadata_source: MetadataSource
+    footprint: Footprint | None
+    crs: str | None
+    units: str
+    valid_fraction: float = Field(description="share of valid pixels in what the network saw")
+    cached: bool
+    warnings: list[TileNote]
+
+
+class Failed(_Schema):
+    """A tile that could not be embedded, while others of its request could."""
+
+    index: int
+    error: ProblemModel
+
+
+class Summary(_Schema):
+    """Counts over a whole request."""
+
+    tiles: int
+    windows: int
+    embedded: int
+    skipped_empty: int
+    failed: int
+
+
+class EmbedResponse(_Schema):
+    """The answer of /embed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "model": {
+                    "name": "landmoe-s",
+                    "version": "1.0.0",
+                    "digest": "5f0c3a7e" * 8,
+                    "precision": "fp32",
+                },
+                "pooling": "mean",
+                "dim": 144,
+                "data": [
+                    {
+                        "index": 0,
+                        "id": "0",
+                        "source": "tile.tif",
+                        "embedding": _EXAMPLE_EMBEDDING,
+                        "datetime": "2020-08-02T18:31:00Z",
+                        "lat": 53.9172,
+                        "lon": -114.2051,
+                        "metadata_source": {"datetime": "request", "hour": "request", "location": "file"},
+                        "footprint": {
+                            "type": "Polygon",
+                            "coordinates": [
+                                [
+                                    [-114.2143, 53.9118],
+                                    [-114.1959, 53.9118],
+                                    [-114.1959, 53.9226],
+                                    [-114.2143, 53.9226],
+                                    [-114.2143, 53.9118],
+                                ]
+                            ],
+                        },
+                        "crs": "EPSG:32611",
+                        "units": "dn",
+                        "valid_fraction": 1.0,
+                        "cached": False,
+                        "warnings": [],
+                    }
+                ],
+                "summary": {"tiles": 1, "windows": 1, "embedded": 1, "skipped_empty": 0, "failed": 0},
+            }
+        },
+    )
+    model: ModelReference
+    pooling: Pooling
+    dim: int = Field(description="numbers in an embedding, or in one token of it")
+    data: list[Item | Failed]
+    summary: Summary
+
+
+class Limits(_Schema):
+    """What one request may be, and how many may wait."""
+
+    max_upload_bytes: int
+    max_tiles: int
+    max_pixels: int
+    max_bands: int
+    max_batch_size: int
+    queue_size: int
+    request_timeout_s: float
+
+
+class BandStatistics(_Schema):
+    """Per-band mean and standard deviation (DN) of the z-score inside the network."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class Poolings(_Schema):
+    """Length of an embedding for each pooling; of one token for `tokens`."""
+
+    mean: int
+    cls: int
+    patch_mean: int
+    patch_mean_std: int
+    tokens: int
+
+
+class ModelInfo(_Schema):
+    """What is served."""
+
+    name: str
+    version: str
+    digest: str
+    trained: bool = Field(description="false: the weights are random, and embeddings carry no meaning")
+    precision: str
+    provider: str
+    dim: int
+    num_tokens: int
+    poolings: Poolings
+    bands: list[str]
+    statistics: BandStatistics
+    image_size: int = Field(description="px, a side")
+    gsd: float = Field(description="m, of the tiles it was trained on")
+    nodata_fill: str
+    hour_convention: str
+    missing_metadata_trained: bool
+    config: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    parity: dict[str, Any]
+    limits: Limits
+    probes: list[dict[str, Any]]
+    card: str
+
+
+class Live(_Schema):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(_Schema):
+    """Whether requests are taken."""
+
+    status: Literal["ready"]
+    queue_depth_tiles: int

@@ -1,0 +1,38 @@
+"""A client of the application with an engine that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fake_engine import FakeEngine
+
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def make_client(engine: FakeEngine) -> Iterator[MakeClient]:
+    """Makes a started client; settings are keyword arguments, `engine` another engine."""
+    with ExitStack() as stack:
+
+        def make(*, engine: FakeEngine = engine, **settings: Any) -> TestClient:
+            app = create_app(Settings(**settings), engine)
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield make
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    return make_client()
