@@ -160,7 +160,18 @@ def test_foreign_manifest(folder: Path, change: Callable[[dict[str, Any]], objec
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "7", '{"format": NaN}', '{"format": "a", "format": "b"}', "[" * 100_000, "\udcff"],
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"format": NaN}',
+        '{"format": "a", "format": "b"}',
+        "[" * 100_000,
+        "\udcff",
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+    ],
 )
 def test_manifest_that_is_not_ours_or_not_json(folder: Path, text: str) -> None:
     (folder / "bundle.json").write_bytes(text.encode("utf-8", "surrogateescape"))

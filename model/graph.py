@@ -1,0 +1,210 @@
+"""The inference graph: a fused encoder written as ONNX, node by node.
+
+It is written directly, not traced: the products are exactly the ones that fused.py describes, nodes carry the
+names of the network's parts, nothing depends on the batch size, and the same weights give the same bytes,
+hence the same digest. Tracing a torch module would leave these to the exporter's version.
+
+Activations are [B N, m] matrices, so that every product with weights is one `Gemm` over all tokens of the
+batch. A token's row is computed from its own tile alone, and `Gemm` sums it in an order that does not depend
+on how many rows there are (tested: bitwise), so a tile has the same embedding alone and in any batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS
+from model.fused import FusedEncoder, FusedLayer, Product
+
+OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of the last years
+IR_VERSION = 10
+OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
+MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
+
+
+def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
+    """The graph with inputs `dn` uint16 [B, C, S, S] and `metadata` float32 [B, 4, 2].
+
+    Outputs, float32: `mean` (of all tokens), `cls`, `patch_mean` [B, m], `patch_mean_std` [B, 2 m]
+    (population standard deviation), `tokens` [B, N, m]; all before the final LayerNorm.
+    """
+    cfg = fused.config
+    g = _Graph()
+    x = _tokens(g, fused)
+    for i, layer in enumerate(fused.layers):
+        x = _layer(g, f"layer.{i}", x, fused, layer)
+    g.node("Reshape", [x, g.shape(-1, cfg.num_tokens, cfg.embed_dim)], "tokens", "tokens")
+    _poolings(g, cfg.num_tokens)
+    B, C, S, m = "B", cfg.in_channels, cfg.image_size, cfg.embed_dim
+    shapes: dict[str, list[str | int]] = {
+        "mean": [B, m],
+        "cls": [B, m],
+        "patch_mean": [B, m],
+        "patch_mean_std": [B, 2 * m],
+        "tokens": [B, cfg.num_tokens, m],
+    }
+    graph = helper.make_graph(
+        g.nodes,
+        "landmoe_encoder",
+        [
+            helper.make_tensor_value_info("dn", TensorProto.UINT16, [B, C, S, S]),
+            helper.make_tensor_value_info("metadata", TensorProto.FLOAT, [B, NUM_METADATA_TOKENS, 2]),
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in OUTPUTS],
+        initializer=[numpy_helper.from_array(value, name) for name, value in g.constants.items()],
+    )
+    model = helper.make_model(
+        graph,
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="landmoe",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """Nodes in order, and constants, which are stored once each."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+
+    def node(self, op: str, inputs: list[str], name: str, *outputs: str, **attributes: Any) -> str:
+        """Adds a node; its first output is called as the node unless named."""
+        self.nodes.append(helper.make_node(op, inputs, list(outputs or (name,)), name=name, **attributes))
+        return outputs[0] if outputs else name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants.setdefault(name, value)
+        return name
+
+    def shape(self, *dims: int) -> str:
+        return self.constant("shape." + "x".join(map(str, dims)), np.array(dims, np.int64))
+
+    def axis(self, axis: int) -> str:
+        return self.constant(f"axis.{axis}", np.array([axis], np.int64))
+
+    def gemm(self, x: str, product: Product, name: str) -> str:
+        weight = self.constant(f"{name}.weight", product.weight)
+        return self.node("Gemm", [x, weight, self.constant(f"{name}.bias", product.bias)], name)
+
+    def normalise(self, x: str, epsilon: float, name: str, width: int) -> str:
+        """LayerNorm without scale and shift; the operator wants a scale, so it gets ones."""
+        ones = self.constant("ones", np.ones(width, np.float32))
+        return self.node("LayerNormalization", [x, ones], name, axis=-1, epsilon=epsilon)
+
+    def split(self, x: str, sizes: list[int], name: str, parts: tuple[str, ...], axis: int) -> list[str]:
+        outputs = [f"{name}.{part}" for part in parts]
+        self.node("Split", [x, self.shape(*sizes)], name, *outputs, axis=axis)
+        return outputs
+
+
+def _tokens(g: _Graph, fused: FusedEncoder) -> str:
+    """Raw inputs to the first layer's input, [B N, m]."""
+    cfg = fused.config
+    C, p, s, L, m = cfg.in_channels, cfg.patch_size, cfg.grid, cfg.num_patches, cfg.embed_dim
+    cut = g.node("Reshape", ["dn", g.shape(-1, C, s, p, s, p)], "patches.cut")
+    # As uint16, which is half the bytes of float32: [B, row, col, C, p, p].
+    cut = g.node("Transpose", [cut], "patches.order", perm=[0, 2, 4, 1, 3, 5])
+    rows = g.node("Reshape", [cut, g.shape(-1, C * p * p)], "patches.rows")  # [B L, C p p]
+    values = g.node("Cast", [rows], "patches.float", to=TensorProto.FLOAT)
+    mean = g.constant("patches.mean", np.repeat(fused.mean, p * p))
+    centred = g.node("Sub", [values, mean], "patches.centred")
+    weight = g.constant("patches.weight", fused.patches)
+    projected = g.node("Gemm", [centred, weight], "patches.projected")  # [B L, m]
+    patches = g.node("Reshape", [projected, g.shape(-1, L, m)], "patches.tokens")
+    constant = g.constant("patches.constant", fused.patch_constant)
+    patches = g.node("Add", [patches, constant], "patches.placed")
+
+    flat = g.node("Reshape", ["metadata", g.shape(-1, 2 * NUM_METADATA_TOKENS)], "metadata.flat")
+    extra = g.gemm(flat, Product(fused.metadata, fused.metadata_constant), "metadata.projected")
+    extra = g.node("Reshape", [extra, g.shape(-1, NUM_EXTRA_TOKENS, m)], "metadata.tokens")
+    joined = g.node("Concat", [extra, patches], "joined", axis=1)
+    return g.node("Reshape", [joined, g.shape(-1, m)], "embedded")
+
+
+def _layer(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
+    m = fused.config.embed_dim
+    y = g.normalise(x, layer.epsilon[0], f"{name}.norm1", m)
+    x = g.node("Add", [x, _attention(g, name, y, fused, layer)], f"{name}.attended")
+    y = g.normalise(x, layer.epsilon[1], f"{name}.norm2", m)
+    return g.node("Add", [x, _experts(g, name, y, layer, fused.config.top_k)], f"{name}.mixed")
+
+
+def _attention(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
+    cfg = fused.config
+    N, H, G, d = cfg.num_tokens, cfg.num_heads, cfg.num_groups, cfg.embed_dim // cfg.num_heads
+    qkv = g.gemm(x, layer.qkv, f"{name}.qkv")
+    heads = g.node("Reshape", [qkv, g.shape(-1, N, H + 2 * G, d)], f"{name}.heads")
+    heads = g.node("Transpose", [heads], f"{name}.by_head", perm=[0, 2, 1, 3])  # [B, H + 2 G, N, d]
+    q, k, v = g.split(heads, [H, G, G], f"{name}.split_heads", ("q", "k", "v"), axis=1)
+    # The R heads of a group under one another: [B, G, R N, d].
+    q = g.node("Reshape", [q, g.shape(-1, G, H // G * N, d)], f"{name}.queries")
+    k = g.node("Transpose", [k], f"{name}.keys", perm=[0, 1, 3, 2])
+    scores = g.node("MatMul", [q, k], f"{name}.scores")  # [B, G, R N, N]
+    weights = g.node("Softmax", [scores], f"{name}.attention", axis=-1)
+    y = g.node("MatMul", [weights, v], f"{name}.values")
+    y = g.node("Reshape", [y, g.shape(-1, H, N, d)], f"{name}.value_heads")
+    y = g.node("Transpose", [y], f"{name}.by_token", perm=[0, 2, 1, 3])
+    y = g.node("Reshape", [y, g.shape(-1, H * d)], f"{name}.values_flat")  # [B N, m]
+    return g.gemm(y, layer.out, f"{name}.out")
+
+
+def _experts(g: _Graph, name: str, x: str, layer: FusedLayer, top_k: int) -> str:
+    E, h = layer.experts, layer.hidden
+    wide = g.gemm(x, layer.experts_in, f"{name}.experts_in")  # [B N, E h + h + E]
+    w, v, logits = g.split(wide, [E * h, h, E], f"{name}.split_experts", ("w", "v", "logits"), axis=-1)
+    sigmoid = g.node("Sigmoid", [w], f"{name}.sigmoid")
+    active = g.node("Mul", [w, sigmoid], f"{name}.silu")
+    active = g.node("Reshape", [active, g.shape(-1, E, h)], f"{name}.by_expert")
+    gates = g.node("Reshape", [_gates(g, name, logits, E, top_k), g.shape(-1, E, 1)], f"{name}.gate_column")
+    weighted = g.node("Mul", [active, gates], f"{name}.weighted")
+    mixed = g.node("ReduceSum", [weighted, g.axis(1)], f"{name}.experts_sum", keepdims=0)  # [B N, h]
+    product = g.node("Mul", [mixed, v], f"{name}.gated")
+    return g.gemm(product, layer.experts_out, f"{name}.experts_out")
+
+
+def _gates(g: _Graph, name: str, logits: str, experts: int, top_k: int) -> str:
+    """Softmax over the `top_k` largest logits of a row, zero elsewhere: [B N, E] → [B N, E].
+
+    The largest is found and masked, then the largest of the rest. Of equal ones the first is taken; which of
+    several equal last-best experts `torch.topk` takes is undefined, and parity.py counts such tiles.
+    """
+    numbers = g.constant(f"experts.{experts}", np.arange(experts, dtype=np.int64))
+    masked = g.constant("masked", np.array(MASKED))
+    chosen, rest = "", logits
+    for k in range(top_k):
+        best = g.node("ArgMax", [rest], f"{name}.best.{k}", axis=-1, keepdims=1)
+        is_best = g.node("Equal", [numbers, best], f"{name}.is_best.{k}")
+        chosen = g.node("Or", [chosen, is_best], f"{name}.chosen.{k}") if chosen else is_best
+        if k < top_k - 1:
+            rest = g.node("Where", [is_best, masked, rest], f"{name}.rest.{k}")
+    kept = g.node("Where", [chosen, logits, masked], f"{name}.kept")
+    return g.node("Softmax", [kept], f"{name}.gates", axis=-1)
+
+
+def _poolings(g: _Graph, tokens: int) -> None:
+    """From `tokens` [B, N, m]; the engine fetches only the output that is asked for.
+
+    Means are products with constant rows: a `ReduceMean` sums in another order when the batch is one tile.
+    """
+    rows = np.zeros((2, tokens), np.float32)
+    rows[0] = 1 / tokens
+    rows[1, NUM_EXTRA_TOKENS:] = 1 / (tokens - NUM_EXTRA_TOKENS)
+    both = g.node("MatMul", [g.constant("pool.rows", rows), "tokens"], "pool.means")  # [B, 2, m]
+    of_all, of_patches = g.split(both, [1, 1], "pool.split", ("all", "patches"), axis=1)  # [B, 1, m]
+    axis = g.axis(1)
+    g.node("Squeeze", [of_all, axis], "mean")
+    g.node("Squeeze", [of_patches, axis], "patch_mean")
+    g.node("Gather", ["tokens", g.constant("cls.index", np.array(NUM_EXTRA_TOKENS - 1))], "cls", axis=1)
+    deviation = g.node("Sub", ["tokens", of_patches], "pool.deviation")
+    square = g.node("Mul", [deviation, deviation], "pool.square")
+    variance = g.node("MatMul", [g.constant("pool.patch_row", rows[1:]), square], "pool.variance")
+    std = g.node("Squeeze", [g.node("Sqrt", [variance], "pool.std"), axis], "patch_std")
+    g.node("Concat", ["patch_mean", std], "patch_mean_std", axis=-1)

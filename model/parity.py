@@ -1,0 +1,216 @@
+"""How far an exported encoder is from the unfused network: the measurement that an export must pass.
+
+Both see the same tiles: noise over the whole range of DN, extremes, constant tiles, smooth synthetic land,
+tiles with nodata, empty tiles, each with any of the four metadata fields known or missing. An error is the
+largest absolute difference of a tile, over all outputs, as a share of the tile's largest token value.
+
+A token whose second and third best experts have almost the same gate logit may go either way in float32, in
+the network itself as well (another machine or thread count decides). Such tiles are counted; those of them
+that differ are no failure of the export as long as they are rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS, ModelConfig
+from model.layers import Block
+from model.moe_mae import Encoder
+
+PROVIDER = "CPUExecutionProvider"
+TOLERANCE = 1e-5  # of a tile's largest token value
+CLOSE_ROUTING = 1e-5  # second minus third gate logit, below which rounding may decide
+MAX_FLIPPED = 1e-3  # share of tiles that may be over the tolerance because of it
+BATCHES = (1, 3, 8, 33)  # one, odd, the usual, and one more than a power of two
+ROUNDS = 3
+MORE_ROUNDS = 50  # where a tile flipped: enough tiles (2,250) to tell whether that is rare
+
+Array = NDArray[np.float32]
+
+
+@dataclass
+class Parity:
+    """What was measured, over `tiles` tiles."""
+
+    tolerance: float = TOLERANCE
+    tiles: int = 0
+    max_relative_error: float = 0.0  # of all tiles but the flipped ones
+    failed: int = 0  # over the tolerance
+    close_routing: int = 0  # with a routing margin below CLOSE_ROUTING in some layer
+    flipped: int = 0  # of these, over the tolerance
+    max_batch_difference: float = 0.0  # a tile alone against the same in its batch; 0 = bitwise equal
+    worst: dict[str, float] = field(default_factory=dict)  # output → largest relative error
+
+    @property
+    def passed(self) -> bool:
+        """Whether the export is faithful."""
+        return self.tiles > 0 and not self.failed and self.flipped < MAX_FLIPPED * self.tiles
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the bundle's record."""
+        return {
+            "provider": PROVIDER,
+            "runtime": f"onnxruntime {ort.__version__}",
+            "tolerance": self.tolerance,
+            "max_relative_error": self.max_relative_error,
+            "by_output": dict(self.worst),
+            "tiles": self.tiles,
+            "batches": list(BATCHES),
+            "close_routing_tiles": self.close_routing,
+            "flipped_tiles": self.flipped,
+            "max_batch_difference": self.max_batch_difference,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.failed} of {self.tiles} tiles differ from the network by more than {self.tolerance:g} of "
+            f"their largest token, the largest difference is {self.max_relative_error:.2g}; of the "
+            f"{self.close_routing} tiles with a routing margin under {CLOSE_ROUTING:g}, {self.flipped} more "
+            f"differ (allowed are less than {MAX_FLIPPED:.1%} of all tiles)"
+        )
+
+
+def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -> Parity:
+    """Run the unfused encoder and its ONNX form (CPU, fp32) on the same tiles.
+
+    Args:
+        encoder: in evaluation mode.
+        onnx_model: serialised, with the inputs and outputs that graph.py describes.
+        tolerance: of a tile's largest token value.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = ort.InferenceSession(onnx_model, options, providers=[PROVIDER])
+    parity = Parity(tolerance)
+    for number, (dn, metadata) in enumerate(_batches(encoder.config)):
+        if number == ROUNDS * len(BATCHES) and not parity.flipped:
+            break
+        reference, margin = _reference(encoder, dn, metadata)
+        found = _run(session, dn, metadata)
+        _compare(parity, found, reference, margin)
+        if number < len(BATCHES):
+            for i in range(len(dn)):
+                alone = _run(session, dn[i : i + 1], metadata[i : i + 1])
+                difference = max(float(np.abs(alone[name][0] - found[name][i]).max()) for name in alone)
+                parity.max_batch_difference = max(parity.max_batch_difference, difference)
+    return parity
+
+
+def _compare(parity: Parity, found: dict[str, Array], reference: dict[str, Array], margin: Array) -> None:
+    size = _largest(reference["tokens"])  # [B]
+    errors = {name: _largest(found[name] - reference[name]) / size for name in reference}
+    error = np.max(list(errors.values()), axis=0)  # [B]; NaN wherever one is
+    close = margin < CLOSE_ROUTING
+    over = ~(error <= parity.tolerance)
+    flipped = over & close
+    parity.tiles += len(error)
+    parity.failed += int((over & ~close).sum())
+    parity.close_routing += int(close.sum())
+    parity.flipped += int(flipped.sum())
+    for name, values in errors.items():
+        if (~flipped).any():
+            worst = float(np.max(values[~flipped]))
+            parity.worst[name] = float(np.maximum(parity.worst.get(name, 0.0), worst))
+    parity.max_relative_error = float(np.max(list(parity.worst.values()), initial=0.0))
+
+
+def _largest(x: Array) -> Array:
+    largest: Array = np.abs(x).reshape(len(x), -1).max(axis=1)
+    return largest
+
+
+def _run(session: ort.InferenceSession, dn: NDArray[np.uint16], metadata: Array) -> dict[str, Array]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"dn": dn, "metadata": metadata}), strict=True))
+
+
+@torch.inference_mode()
+def _reference(encoder: Encoder, dn: NDArray[np.uint16], metadata: Array) -> tuple[dict[str, Array], Array]:
+    """Outputs of the unfused network, and each tile's smallest routing margin."""
+    margins: list[torch.Tensor] = []
+
+    def record(_module: torch.nn.Module, _inputs: Any, logits: torch.Tensor) -> None:
+        if logits.shape[-1] > encoder.config.top_k:
+            top = logits.topk(encoder.config.top_k + 1, dim=-1).values  # [B, N, k + 1]
+            margins.append((top[..., -2] - top[..., -1]).amin(dim=1))
+
+    blocks = [layer for layer in encoder.layers if isinstance(layer, Block)]
+    hooks = [block.gate.Wg.register_forward_hook(record) for block in blocks]
+    try:
+        z = encoder.standardise(torch.from_numpy(dn.astype(np.int32)))
+        tokens = encoder(z, torch.from_numpy(metadata)).tokens.double()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    patches = tokens[:, NUM_EXTRA_TOKENS:]
+    outputs = {
+        "mean": tokens.mean(1),
+        "cls": tokens[:, NUM_EXTRA_TOKENS - 1],
+        "patch_mean": patches.mean(1),
+        "patch_mean_std": torch.cat([patches.mean(1), patches.std(1, unbiased=False)], dim=-1),
+        "tokens": tokens,
+    }
+    margin: Array = torch.stack(margins).amin(0).numpy()
+    return {name: value.float().numpy() for name, value in outputs.items()}, margin
+
+
+def _batches(config: ModelConfig) -> Iterator[tuple[NDArray[np.uint16], Array]]:
+    """The same tiles every time: MORE_ROUNDS rounds of BATCHES."""
+    rng = np.random.default_rng(105)
+    number = 0
+    for _ in range(MORE_ROUNDS):
+        for size in BATCHES:
+            numbers = range(number, number + size)
+            number += size
+            dn = np.stack([_tile(config, i, rng) for i in numbers])
+            metadata = np.stack([_metadata(i, rng) for i in numbers])
+            yield dn, metadata
+
+
+def _tile(config: ModelConfig, number: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """One tile, of one of eight kinds in turn."""
+    shape = (config.in_channels, config.image_size, config.image_size)
+    dn: NDArray[Any]
+    match number % 8:
+        case 0:
+            dn = rng.integers(0, 65536, shape)
+        case 1:
+            dn = rng.choice([1, 65535], shape)
+        case 2:
+            dn = np.full(shape, rng.choice([1, 7_000, 10_000, 65_535]))
+        case 3:
+            dn = np.zeros(shape)
+        case 4:
+            dn = _land(config, rng)
+            dn[:, :, : rng.integers(1, config.image_size)] = 0  # the edge of a scene
+        case _:
+            dn = _land(config, rng)
+    return np.rint(dn).astype(np.uint16)
+
+
+def _land(config: ModelConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Smooth fields that the bands share, around typical surface reflectance, with some noise."""
+    axis = np.linspace(0, 1, config.image_size)
+    waves = np.zeros((config.image_size, config.image_size))
+    for _ in range(4):
+        fy, fx, phase = rng.uniform(0, 3), rng.uniform(0, 3), rng.uniform(0, 2 * np.pi)
+        waves += np.cos(2 * np.pi * (fy * axis[:, None] + fx * axis) + phase)
+    level = rng.uniform(7_500, 18_000, (config.in_channels, 1, 1))
+    contrast = rng.uniform(-1_500, 1_500, (config.in_channels, 1, 1))
+    noise = rng.normal(0, 150, (config.in_channels, config.image_size, config.image_size))
+    return np.asarray(np.clip(level + contrast * waves + noise, 1, 65535))
+
+
+def _metadata(number: int, rng: np.random.Generator) -> Array:
+    """Random angles; every combination of known and missing fields in turn."""
+    angle = rng.uniform(-np.pi, np.pi, NUM_METADATA_TOKENS)
+    known = number >> np.arange(NUM_METADATA_TOKENS) & 1
+    encoding: Array = (np.stack([np.sin(angle), np.cos(angle)], axis=-1) * known[:, None]).astype(np.float32)
+    return encoding
