@@ -64,6 +64,39 @@ def import_reference(
     typer.echo(f"{output}: {parameters:,} parameters, trained: {'yes' if found.info['trained'] else 'no'}")
 
 
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A landmoe checkpoint (.safetensors).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle to write.")],
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; the checkpoint's own by default.")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="Of the weights; the checkpoint's by default.")] = None,
+) -> None:
+    """Fuse a checkpoint's encoder, check it against the network and write a servable bundle."""
+    from model import checkpoint
+    from model.bundle import BundleError
+    from model.export import ExportError
+    from model.export import export as write
+
+    try:
+        bundle = write(checkpoint.load(source), output, name=name, version=version)
+    except (checkpoint.CheckpointError, ExportError, BundleError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    parity = bundle.parity["fp32"]
+    typer.echo(f"{output}: {bundle.name} {bundle.version}, trained: {'yes' if bundle.trained else 'no'}")
+    typer.echo(f"digest {bundle.digest}")
+    typer.echo(
+        f"fp32 against the unfused network, {parity['tiles']} tiles: largest difference "
+        f"{parity['max_relative_error']:.1e} of the largest token (tolerance {parity['tolerance']:g}); "
+        f"{parity['close_routing_tiles']} tiles with close routing, {parity['flipped_tiles']} flipped; "
+        f"alone against in a batch: {parity['max_batch_difference']:g}"
+    )
+
+
 def main() -> None:
     """Console entry point."""
     app()
