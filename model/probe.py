@@ -1,8 +1,9 @@
 """Linear probe: a linear classifier on frozen embeddings, one safetensors file.
 
-Tensors: `weights` float32 (classes, dim), `bias` float32 (classes,) and, only where the probe is calibrated,
-`scale` and `shift` float32 (classes,). The header says the rest, as JSON: task, pooling, labels, threshold,
-metrics. Standardisation of the features is folded into weights and bias when a probe is made.
+Tensors: `weights` (classes, dim), `bias` (classes,) and, only where the probe is calibrated, `scale` and
+`shift` (classes,), all float32, or float64 where an imported probe needs it. The header says the rest, as
+JSON: task, pooling, labels, threshold, metrics. Standardisation of the features is folded into weights and
+bias when a probe is made.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors.numpy import save
 Task = Literal["multi-label", "multi-class"]
 Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
 FloatArray = npt.NDArray[np.float32]
+Parameters = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -41,8 +43,9 @@ class LinearProbe:
 
     `pooling` names the embedding that it reads; for `tokens` they are flattened row by row, tokens x values.
     `threshold` is the probability from which a label counts as selected (multi-label only). `scale` and
-    `shift` calibrate the logits, class by class: sigmoid or softmax of scale * logit + shift. `metrics` is
-    free JSON: what the probe reached, on what, by which protocol.
+    `shift` calibrate the logits, class by class: sigmoid or softmax of scale * logit + shift. `one_vs_rest`
+    (multi-class only): the classes' sigmoids divided by their sum, in place of the softmax. `metrics` is free
+    JSON: what the probe reached, on what, by which protocol.
 
     Raises:
         ProbeError: shapes that do not fit each other, values that are not finite, repeated or empty labels.
@@ -51,11 +54,12 @@ class LinearProbe:
     task: Task
     pooling: Pooling
     labels: tuple[str, ...]
-    weights: FloatArray  # (classes, dim)
-    bias: FloatArray  # (classes,)
+    weights: Parameters  # (classes, dim)
+    bias: Parameters  # (classes,)
     threshold: float = 0.5
-    scale: FloatArray | None = None  # (classes,)
-    shift: FloatArray | None = None  # (classes,)
+    scale: Parameters | None = None  # (classes,)
+    shift: Parameters | None = None  # (classes,)
+    one_vs_rest: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class LinearProbe:
             raise ProbeError(f"labels are given twice: {', '.join(twice)}")
         if isinstance(self.threshold, bool) or not 0 <= self.threshold <= 1:
             raise ProbeError(f"threshold is {self.threshold!r}; expected a probability")
+        if self.one_vs_rest is not False and (self.one_vs_rest is not True or self.task != "multi-class"):
+            raise ProbeError(
+                f"one_vs_rest is {self.one_vs_rest!r}; expected true or false, for multi-class only"
+            )
         if (self.scale is None) != (self.shift is None):
             raise ProbeError("a calibrated probe needs both scale and shift; one of them is missing")
         classes = len(self.labels)
@@ -83,8 +91,8 @@ class LinearProbe:
                 continue
             if name != "weights" and array.shape != (classes,):
                 raise ProbeError(f"{name} of shape {array.shape}; expected ({classes},)")
-            if array.dtype != np.float32:
-                raise ProbeError(f"{name} is {array.dtype}; expected float32")
+            if array.dtype not in (np.float32, np.float64):
+                raise ProbeError(f"{name} is {array.dtype}; expected float32 or float64")
             if not np.isfinite(array).all():
                 raise ProbeError(f"{name} has values that are not finite")
 
@@ -127,7 +135,10 @@ class LinearProbe:
             ProbeError: as `logits`.
         """
         logits = self.logits(embeddings)
-        return (sigmoid(logits) if self.task == "multi-label" else softmax(logits)).astype(np.float32)
+        if self.task == "multi-label":
+            return sigmoid(logits).astype(np.float32)
+        # With log sigmoid(x) = -log(1 + exp(-x)), the softmax divides the sigmoids by their sum.
+        return softmax(-np.logaddexp(0.0, -logits) if self.one_vs_rest else logits).astype(np.float32)
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -165,7 +176,9 @@ def encode(probe: LinearProbe) -> bytes:
         "threshold": probe.threshold,
         "metrics": probe.metrics,
     }
-    tensors = {"weights": probe.weights, "bias": probe.bias}
+    if probe.one_vs_rest:
+        header["one_vs_rest"] = True
+    tensors: dict[str, Parameters] = {"weights": probe.weights, "bias": probe.bias}
     if probe.scale is not None and probe.shift is not None:
         tensors |= {"scale": probe.scale, "shift": probe.shift}
     try:
@@ -232,5 +245,6 @@ def _from_header(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[An
         threshold=header["threshold"],
         scale=tensors.get("scale"),
         shift=tensors.get("shift"),
+        one_vs_rest=header.get("one_vs_rest", False),
         metrics=header["metrics"],
     )

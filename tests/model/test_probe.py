@@ -80,6 +80,19 @@ def test_folding_standardisation_changes_nothing() -> None:
     )
 
 
+def test_one_vs_rest_divides_the_sigmoids_by_their_sum(tmp_path: Path) -> None:
+    p = probe(task="multi-class", one_vs_rest=True, bias=np.array([0.25, -1.0, 2.0]))
+    x = np.random.default_rng(5).normal(size=(7, 5))
+    sigmoids = 1 / (1 + np.exp(-p.logits(x)))
+    np.testing.assert_allclose(p.predict(x), sigmoids / sigmoids.sum(axis=1, keepdims=True), atol=1e-7)
+    save_probe(tmp_path / "p.safetensors", p)
+    q = load_probe(tmp_path / "p.safetensors")
+    assert q.bias.dtype == np.float64
+    np.testing.assert_array_equal(q.predict(x), p.predict(x))
+    far = np.full((1, 5), -1e4)
+    assert np.isfinite(p.predict(far)).all()
+
+
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_round_trip(tmp_path: Path, calibrated: bool) -> None:
     ones = np.ones(3, np.float32)
@@ -107,7 +120,9 @@ def test_round_trip(tmp_path: Path, calibrated: bool) -> None:
         ({"threshold": 1.5}, "threshold is 1.5"),
         ({"threshold": float("nan")}, "threshold is nan"),
         ({"bias": np.zeros(2, np.float32)}, r"bias of shape \(2,\); expected \(3,\)"),
-        ({"bias": np.zeros(3)}, "bias is float64; expected float32"),
+        ({"bias": np.zeros(3, np.float16)}, "bias is float16; expected float32 or float64"),
+        ({"one_vs_rest": True}, "for multi-class only"),
+        ({"one_vs_rest": 1, "task": "multi-class"}, "one_vs_rest is 1"),
         ({"bias": np.float32([0, np.inf, 0])}, "bias has values that are not finite"),
         ({"scale": np.ones(3, np.float32)}, "needs both scale and shift"),
         ({"weights": np.zeros((3, 0), np.float32)}, r"weights of shape \(3, 0\)"),
