@@ -81,37 +81,65 @@ def base_name(name: str | None) -> str | None:
 
 
 async def _receive_form(request: Request, settings: Settings, values: dict[str, list[str]]) -> list[File]:
-    in_query = {name for name, texts in values.items() if any(text.strip() for text in texts)}
-    form = await _parse_form(request, settings)
+    """The files of a form; its fields are added to the values of the query."""
     files: list[File] = []
+    fields: dict[str, list[str]] = defaultdict(list)
+    form = await _parse_form(request, settings)
     try:
         for name, item in form.multi_items():
-            if isinstance(item, UploadFile):
-                if name != TILE_PART:
-                    raise RequestError("unknown-parameter", f"unknown file part {name[:100]!r}; {EXPECTED}")
-                # A form whose file field was left blank sends an empty part without a name.
-                if item.filename or item.size:
-                    files.append(File(await item.read(), base_name(item.filename)))
-            elif name == TILE_PART:
-                if item.strip():
-                    raise RequestError(
-                        "missing-tile",
-                        f"the part {TILE_PART!r} is text, not a file: it has no filename. "
-                        f"With curl, write -F {TILE_PART}=@FILE",
-                    )
-            elif name in in_query and item.strip():
-                raise RequestError(
-                    "bad-parameter", f"{name[:100]} came in the query and in the form; expected one of them"
-                )
-            elif name not in in_query:
-                values[name].append(item)
+            if not isinstance(item, UploadFile):
+                fields[name].append(item)
+            elif name != TILE_PART:
+                raise RequestError("unknown-parameter", f"unknown file part {name[:100]!r}; {EXPECTED}")
+            elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
+                files.append(File(await item.read(), base_name(item.filename)))
     finally:
         await form.close()
+    if any(text.strip() for text in fields.pop(TILE_PART, [])):
+        raise RequestError(
+            "missing-tile",
+            f"the part {TILE_PART!r} is text, not a file: it has no filename. "
+            f"With curl, write -F {TILE_PART}=@FILE",
+        )
+    for name, texts in fields.items():
+        if _given(texts) and _given(values.get(name, [])):
+            raise RequestError(
+                "bad-parameter", f"{name[:100]} came in the query and in the form; expected one of them"
+            )
+        if _given(texts) or name not in values:
+            values[name] = texts
     return files
 
 
+def _given(texts: list[str]) -> bool:
+    return any(text.strip() for text in texts)
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which takes a form that breaks off for a whole one."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        """The closing boundary has come."""
+        self.ended = True
+
+    async def parse_to_the_end(self) -> FormData:
+        """The form.
+
+        Raises:
+            MultiPartException: it is damaged, over the limits, or breaks off.
+        """
+        form = await self.parse()
+        if not self.ended:
+            for file in self._files_to_close_on_error:  # the part that broke off is not in the form
+                file.close()
+            raise MultiPartException("it ends before its closing boundary")
+        return form
+
+
 async def _parse_form(request: Request, settings: Settings) -> FormData:
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         _bounded(request, settings),
         max_files=settings.max_tiles,
@@ -120,7 +148,7 @@ async def _parse_form(request: Request, settings: Settings) -> FormData:
     )
     parser.spool_max_size = settings.max_upload_bytes  # in memory: the body is bounded, and soon decoded
     try:
-        return await parser.parse()
+        return await parser.parse_to_the_end()
     except MultiPartException as error:
         if error.message.startswith(("Too many", "Part exceeded", "Field exceeded")):
             raise RequestError("too-large", f"{error.message} (limits of this service)") from error

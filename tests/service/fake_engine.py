@@ -1,4 +1,4 @@
-"""An engine without a network: its outputs are a plain function of its inputs, so that tests can foretell them."""
+"""An engine without a network: its outputs are a plain function of its inputs, which tests can foretell."""
 
 from __future__ import annotations
 

@@ -7,9 +7,11 @@ import io
 
 import numpy as np
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
 from model import metadata
+from service.parameters import EmbedOptions, TileParameters
 from service.schemas import EmbedResponse
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
@@ -20,7 +22,7 @@ TIFF = {"Content-Type": "image/tiff"}
 
 def embed(
     client: TestClient, data: bytes | None = None, headers: dict[str, str] | None = None, **params: str
-):
+) -> Response:
     return client.post(
         "/embed", content=geotiff() if data is None else data, params=params, headers=TIFF | (headers or {})
     )
@@ -74,8 +76,8 @@ def test_form_and_raw_body_give_the_same(client: TestClient) -> None:
 
 
 def test_blank_fields_count_as_missing(client: TestClient) -> None:
-    names = "id datetime lat lon units scale offset bands location_source datetime_source fit pooling normalize format"
-    blank = client.post("/embed", data=dict.fromkeys(names.split(), ""), files={"tile": geotiff()})
+    names = [*TileParameters.model_fields, *EmbedOptions.model_fields]
+    blank = client.post("/embed", data=dict.fromkeys(names, ""), files={"tile": geotiff()})
     assert blank.status_code == 200, blank.text
     assert blank.json()["data"][0]["embedding"] == embed(client).json()["data"][0]["embedding"]
     assert embed(client, lat="", lon=" ", pooling="").status_code == 200
