@@ -18,6 +18,8 @@ UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
 
 # Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
 MAX_REFLECTANCE = 2.0
+# Below this in all seven bands is no land or water: reflectance read as if it were times 10,000 (1 / 10,000).
+MIN_HIGH_REFLECTANCE = 0.001
 # DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
 # reflectance times 10,000 has its median above 5,500 over snow and cloud only.
 MIN_MEDIAN_DN = 5_500
@@ -164,11 +166,11 @@ def _checked(
     with np.errstate(over="ignore"):
         _, median, high = _spread(values * scale + offset)
     low, middle, top = _spread(values)
-    too_low = median < MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET
-    too_bright = high > MAX_REFLECTANCE or (units.name == "reflectance_1e4" and middle >= MIN_MEDIAN_DN)
-    # Land that is darker than 0.2 % in all seven bands: reflectance read as if it were times 10,000.
-    too_flat = not too_low and high < 0.002 and units.name != "dn"
-    if not (too_low or too_bright or too_flat):
+    dark_enough = high <= MAX_REFLECTANCE and not (
+        units.name == "reflectance_1e4" and middle >= MIN_MEDIAN_DN
+    )
+    bright_enough = median >= MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET and high >= MIN_HIGH_REFLECTANCE
+    if dark_enough and bright_enough:  # False for the NaN that absurd floats give
         return units, ()
     name = "scale and offset" if units.name == "scale_offset" else f"units={units.name}"
     return units, (

@@ -1,0 +1,91 @@
+"""Bilinear resampling against torch, and what invalid pixels do to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.resample import resize
+from tests.rasters import dn_pixels
+
+
+def all_valid(height, width):
+    return np.ones((height, width), np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(22, 22), (40, 40), (41, 45), (64, 64), (39, 200), (1, 3), (300, 17)]
+)
+def test_as_torch_does(height, width):
+    torch = pytest.importorskip("torch")
+    dn = dn_pixels(height, width)
+    got, valid = resize(dn, all_valid(height, width), 40)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(dn.astype(np.float64))[None],
+        size=(40, 40),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )[0].numpy()
+    assert valid.all()
+    assert got.dtype == np.uint16
+    assert np.abs(got - expected).max() <= 0.5 + 1e-3
+
+
+def test_enlarging_is_plain_interpolation():
+    torch = pytest.importorskip("torch")
+    dn = dn_pixels(22, 22)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(dn.astype(np.float64))[None], size=(40, 40), mode="bilinear", align_corners=False
+    )[0].numpy()
+    got, _ = resize(dn, all_valid(22, 22), 40)
+    assert np.abs(got - expected).max() <= 0.5 + 1e-3
+
+
+def test_by_hand():
+    dn = np.array([[[1000, 2000]]], np.uint16)
+    got, _ = resize(dn, all_valid(1, 2), 4)
+    # half-pixel centres: at -0.25, 0.25, 0.75, 1.25 of the input
+    np.testing.assert_array_equal(got[0], [[1000, 1250, 1750, 2000]] * 4)
+
+
+def test_forty_stays():
+    dn = dn_pixels(40, 40)
+    valid = all_valid(40, 40)
+    valid[7, 9] = False
+    got, still = resize(dn, valid, 40)
+    np.testing.assert_array_equal(still, valid)
+    np.testing.assert_array_equal(got[:, valid], dn[:, valid])
+    assert not got[:, 7, 9].any()
+
+
+def test_an_invalid_pixel_spoils_what_it_touches_and_nothing_else():
+    dn = dn_pixels(20, 20)
+    valid = all_valid(20, 20)
+    valid[10, 10] = False
+    clean, _ = resize(dn, all_valid(20, 20), 40)
+    got, still = resize(dn, valid, 40)
+    # Twice as large: output i reads inputs around (i + 0.5) / 2 - 0.5, so input 10 reaches outputs 19 to 22.
+    expected = np.ones((40, 40), np.bool_)
+    expected[19:23, 19:23] = False
+    np.testing.assert_array_equal(still, expected)
+    assert not got[:, ~still].any()
+    np.testing.assert_array_equal(got[:, still], clean[:, still])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 130), st.integers(1, 130), st.integers(0, 2**32 - 1))
+def test_values_stay_between_the_extremes_and_validity_follows_influence(height, width, seed):
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(1, 65_536, (2, height, width), dtype=np.uint16)
+    valid = rng.random((height, width)) < 0.95
+    got, still = resize(dn, valid, 40)
+    assert dn.min() <= got[:, still].min(initial=65_535)
+    assert got[:, still].max(initial=0) <= dn.max()
+    assert not got[:, ~still].any()
+    changed = dn.copy()
+    changed[:, ~valid] = 65_535 - changed[:, ~valid]
+    again, _ = resize(changed, valid, 40)
+    np.testing.assert_array_equal(got, again)  # invalid values reach no output
