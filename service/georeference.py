@@ -99,7 +99,7 @@ def _transformer(wkt: str) -> Transformer:
     if wkt in known:
         known.move_to_end(wkt)
         return known[wkt]
-    transformer = Transformer.from_crs(CRS.from_user_input(wkt).to_2d(), _WGS84, always_xy=True)
+    transformer = Transformer.from_crs(CRS.from_wkt(wkt).to_2d(), _WGS84, always_xy=True)
     known[wkt] = transformer
     if len(known) > _MAX_CACHED:
         known.popitem(last=False)
