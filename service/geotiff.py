@@ -17,14 +17,12 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
 from service.georeference import Affine, Georeference
+from service.tiff_header import MAGIC, with_readable_metadata
 
 # GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Files without georeferencing are welcome. Set once: warnings.catch_warnings is not safe in worker threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-
-# Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # The upload stands alone: no side files (.aux.xml, .ovr, .msk, .tfw), nothing over the network. An upload can
 # name a file or address for its overviews in GDAL_METADATA; it is never asked for them, and could not fetch.
@@ -143,13 +141,13 @@ def read(data: bytes | memoryview, *, limits: Limits = Limits()) -> Raster:
         GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
             (complex numbers), `too-large`.
     """
-    if bytes(data[:4]) not in _MAGIC:
+    if bytes(data[:4]) not in MAGIC:
         came = f"the {len(data):,} bytes begin with {bytes(data[:8])!r}" if data else "there are no bytes"
         raise GeotiffError("not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*")
     try:
         with (
             rasterio.Env(**_GDAL_OPTIONS),
-            MemoryFile(bytes(data), filename=_NAME) as memory,
+            MemoryFile(with_readable_metadata(bytes(data)), filename=_NAME) as memory,
             memory.open(driver="GTiff") as dataset,
         ):
             _check_header(dataset, limits)
@@ -198,9 +196,17 @@ def _decode(dataset: DatasetReader) -> Raster:
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         descriptions=tuple(dataset.descriptions),
-        tag_datetime=dataset.tags().get("TIFFTAG_DATETIME"),
+        tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
         place=_place(dataset),
     )
+
+
+def _tag(dataset: DatasetReader, name: str) -> str | None:
+    try:
+        value = dataset.get_tag_item(name)
+    except UnicodeDecodeError:  # no text, then
+        return None
+    return None if value is None else str(value)
 
 
 def _place(dataset: DatasetReader) -> Georeference | None:

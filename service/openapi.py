@@ -99,7 +99,7 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
                 "name": name,
                 "in": "query",
                 "required": False,
-                "description": f"for a body of image/tiff: {schema['description']}",
+                "description": f"as the form's field `{name}`; for a body of image/tiff",
                 "schema": {k: v for k, v in schema.items() if k != "description"},
             }
             for name, schema in fields.items()

@@ -18,12 +18,13 @@ from service.pipeline import Embedded, Pipeline, Report
 from service.schemas import EmbedResponse
 from service.upload import receive
 
-router = APIRouter()
+router = APIRouter(tags=["embeddings"])
 
 
 @router.post(
     "/embed",
     summary="Embed Landsat tiles",
+    operation_id="embed",
     response_model=None,
     openapi_extra=EMBED_OPERATION,
     responses={200: {"model": EmbedResponse, "description": "An embedding for each tile"}},

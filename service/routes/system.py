@@ -16,7 +16,7 @@ from service.openapi import PROBLEM_RESPONSE
 from service.schemas import Live, ModelInfo, Ready
 from service.settings import Settings
 
-router = APIRouter()
+router = APIRouter(tags=["system"])
 
 # Everything comes from this process: the page works without the internet.
 _DOCS = """<!DOCTYPE html>
@@ -51,7 +51,7 @@ async def docs() -> HTMLResponse:
     return HTMLResponse(_DOCS)
 
 
-@router.get("/model", summary="What is served", response_model=ModelInfo)
+@router.get("/model", summary="What is served", operation_id="model", response_model=ModelInfo)
 async def model(request: Request) -> dict[str, Any]:
     """The model: its name and digest, what it was trained on, what it takes and gives, and the limits."""
     engine: Engine = request.app.state.engine
@@ -94,13 +94,19 @@ async def model(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/livez", summary="Is the process alive", response_model=Live)
+@router.get("/livez", summary="Is the process alive", operation_id="livez", response_model=Live)
 async def livez() -> dict[str, str]:
     """200 as long as the process answers; restart it when this fails."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Are requests taken", response_model=Ready, responses={503: PROBLEM_RESPONSE})
+@router.get(
+    "/readyz",
+    summary="Are requests taken",
+    operation_id="readyz",
+    response_model=Ready,
+    responses={503: PROBLEM_RESPONSE},
+)
 async def readyz(request: Request) -> dict[str, Any]:
     """200 while requests are taken; 503 with the reason while draining or after the engine failed."""
     batcher: Batcher = request.app.state.batcher
@@ -113,6 +119,7 @@ async def readyz(request: Request) -> dict[str, Any]:
 @router.get(
     "/metrics",
     summary="Prometheus metrics",
+    operation_id="metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )

@@ -1,0 +1,50 @@
+"""The first directory of a TIFF, as far as it must be looked at before GDAL does."""
+
+from __future__ import annotations
+
+import struct
+
+# Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_GDAL_METADATA = 42112  # XML with band names, scales and offsets
+
+
+def with_readable_metadata(data: bytes) -> bytes:
+    """The same file, with a question mark for every byte of its GDAL_METADATA that is not ASCII, if not UTF-8.
+
+    Band names in Latin-1 would make the whole file unreadable, and rasterio prints a traceback where GDAL
+    quotes bytes of broken XML that are not UTF-8 in an error message: noise that anyone could make.
+    """
+    span = _text_of(data, _GDAL_METADATA)
+    text = data[span]
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        plain = bytes(byte if byte < 0x80 else ord("?") for byte in text)
+        return data[: span.start] + plain + data[span.stop :]
+    return data
+
+
+def _text_of(data: bytes, wanted: int) -> slice:
+    """Where the value of an ASCII tag of the first directory lies; empty where there is none."""
+    nothing = slice(0, 0)
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    header, count_format, entry_format = ("8xQ", "Q", "HHQ8s") if big else ("4xI", "H", "HHI4s")
+    offset_format = "Q" if big else "I"
+    try:
+        (position,) = struct.unpack_from(order + header, data)
+        (entries,) = struct.unpack_from(order + count_format, data, position)
+        position += struct.calcsize(order + count_format)
+        step = struct.calcsize(order + entry_format)
+        directory = data[position : position + entries * step]
+        for tag, _, length, value in struct.iter_unpack(
+            order + entry_format, directory[: len(directory) // step * step]
+        ):
+            if tag == wanted and length > len(value):
+                (start,) = struct.unpack(order + offset_format, value)
+                return slice(min(start, len(data)), min(start + length, len(data)))
+    except (struct.error, OverflowError):  # damaged; GDAL will say how
+        return nothing
+    return nothing

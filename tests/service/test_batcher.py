@@ -1,0 +1,216 @@
+"""The batcher: what shares a batch, what is refused, what is dropped, and what a failure takes with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher, Embedding
+from service.errors import OverloadedError, UnavailableError
+from tests.service.fake_engine import FakeEngine, expected
+
+Tile = tuple[np.ndarray, np.ndarray]
+
+
+def tile(seed: int) -> Tile:
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(1, 60_000, (7, 40, 40), dtype=np.uint16)
+    return dn, rng.normal(size=(4, 2)).astype(np.float32)
+
+
+def run(
+    body: Callable[[Batcher, FakeEngine], Awaitable[None]],
+    *,
+    engine: FakeEngine | None = None,
+    max_batch_size: int = 4,
+    queue_size: int = 16,
+    max_queue_delay_s: float = 0,
+) -> FakeEngine:
+    engine = engine or FakeEngine()
+
+    async def main() -> None:
+        batcher = Batcher(
+            engine,
+            max_batch_size=max_batch_size,
+            queue_size=queue_size,
+            max_queue_delay_s=max_queue_delay_s,
+        )
+        await batcher.start()
+        try:
+            async with asyncio.timeout(20):
+                await body(batcher, engine)
+        finally:
+            engine.gate.set()
+            await batcher.drain()
+
+    asyncio.run(main())
+    return engine
+
+
+async def entered(engine: FakeEngine) -> None:
+    """Waits until the engine has begun a batch."""
+    assert await asyncio.to_thread(engine.entered.wait, 10)
+
+
+def values(results: list[Embedding | BaseException]) -> np.ndarray:
+    assert all(isinstance(result, Embedding) for result in results), results
+    return np.stack([result.values for result in results if isinstance(result, Embedding)])
+
+
+def test_results_come_back_in_order_whatever_they_shared_a_batch_with() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        requests = [([tile(10 * r + i) for i in range(r + 1)], ("mean", "tokens")[r % 2]) for r in range(5)]
+        answers = await asyncio.gather(*(batcher.submit(tiles, output) for tiles, output in requests))
+        for (tiles, output), answer in zip(requests, answers, strict=True):
+            want = expected(np.stack([dn for dn, _ in tiles]), np.stack([m for _, m in tiles]), output)
+            assert np.array_equal(values(answer), want)
+
+    engine = run(body)
+    assert sum(engine.batches) == 15
+    assert max(engine.batches) <= 4
+
+
+def test_tiles_that_arrive_during_a_batch_share_the_next_one() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(0)], "mean"))
+        await entered(engine)
+        rest = [asyncio.create_task(batcher.submit([tile(n)], "mean")) for n in range(1, 4)]
+        await asyncio.sleep(0.01)
+        assert batcher.depth == 3
+        engine.gate.set()
+        [alone] = await first
+        together = [(await task)[0] for task in rest]
+        assert [alone.batch_size, *(t.batch_size for t in together)] == [1, 3, 3, 3]
+        assert together[0].queued_s > 0
+
+    assert run(body).batches == [1, 3]
+
+
+def test_a_request_larger_than_a_batch_is_split() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        assert len(values(await batcher.submit([tile(n) for n in range(10)], "cls"))) == 10
+
+    assert run(body).batches == [4, 4, 2]
+
+
+def test_a_delay_gathers_and_a_full_batch_does_not_wait() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        slow = asyncio.create_task(batcher.submit([tile(0)], "mean"))
+        await asyncio.sleep(0.05)
+        await batcher.submit([tile(n) for n in (1, 2, 3)], "mean")
+        await slow
+        assert loop.time() - start < 1.5
+
+    assert run(body, max_queue_delay_s=2).batches == [4]
+
+
+def test_a_full_queue_refuses_the_whole_request_and_says_when_to_come_back() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        tasks = [asyncio.create_task(batcher.submit([tile(0)], "mean"))]
+        await entered(engine)
+        tasks.append(asyncio.create_task(batcher.submit([tile(n) for n in range(1, 4)], "mean")))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="2 tiles came, 3 are waiting and at most 4") as refused:
+            await batcher.submit([tile(8), tile(9)], "mean")
+        assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
+        assert batcher.depth == 3
+        tasks.append(asyncio.create_task(batcher.submit([tile(8)], "mean")))  # fits
+        await asyncio.sleep(0)
+        engine.gate.set()
+        assert [len(values(await task)) for task in tasks] == [1, 3, 1]
+
+    run(body, queue_size=4)
+
+
+def test_an_idle_service_takes_a_request_larger_than_the_queue() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        assert len(values(await batcher.submit([tile(n) for n in range(9)], "mean"))) == 9
+
+    run(body, queue_size=4)
+
+
+def test_abandoned_tiles_never_reach_the_engine() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(0)], "mean"))
+        await entered(engine)
+        gone = asyncio.create_task(batcher.submit([tile(1), tile(2)], "mean"))
+        stays = asyncio.create_task(batcher.submit([tile(3)], "mean"))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        engine.gate.set()
+        assert len(values(await first)) == len(values(await stays)) == 1
+
+    assert run(body).batches == [1, 1]
+
+
+def test_abandoning_the_batch_that_runs_harms_nobody() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        gone = asyncio.create_task(batcher.submit([tile(0)], "mean"))
+        await entered(engine)
+        gone.cancel()
+        engine.gate.set()
+        assert len(values(await batcher.submit([tile(1)], "mean"))) == 1
+
+    run(body)
+
+
+def test_one_bad_tile_fails_alone() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        good, bad = tile(0), tile(1)
+        good[0][0, 0, 0], bad[0][0, 0, 0] = 1, 666
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(2)], "mean"))
+        await entered(engine)
+        mates = asyncio.create_task(batcher.submit([good, bad, good], "mean"))
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await first
+        before, failed, after = await mates
+        assert isinstance(before, Embedding)
+        assert isinstance(after, Embedding)
+        assert isinstance(failed, UnavailableError)
+        assert failed.code == "engine-failed"
+        assert batcher.healthy  # the last batch succeeded
+
+    assert run(body, engine=FakeEngine(poison=666)).batches == [1, 3, 1, 1, 1]
+
+
+def test_draining_finishes_what_waits_and_takes_nothing_more() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        task = asyncio.create_task(batcher.submit([tile(n) for n in range(6)], "mean"))
+        await entered(engine)
+        draining = asyncio.create_task(batcher.drain())
+        await asyncio.sleep(0.01)
+        assert not batcher.healthy
+        with pytest.raises(UnavailableError):
+            await batcher.submit([tile(7)], "mean")
+        engine.gate.set()
+        await draining
+        assert len(values(await task)) == 6
+
+    run(body)
+
+
+def test_results_are_arrays_of_their_own() -> None:
+    """A kept result must not keep its whole batch in memory."""
+
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        results = values(await batcher.submit([tile(0)], "tokens"))
+        [again] = await batcher.submit([tile(0)], "tokens")
+        assert isinstance(again, Embedding)
+        assert again.values.base is None
+        assert np.array_equal(results[0], again.values)
+
+    run(body)

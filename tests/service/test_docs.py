@@ -1,0 +1,122 @@
+"""/docs in a real browser: what a person sees and sends with "Try it out"."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from tests.rasters import geotiff
+from tests.service.server_process import ServerProcess
+
+pytestmark = [pytest.mark.browser, pytest.mark.server]
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    driver = shutil.which("chromedriver")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    missing = [name for name, path in (("chromedriver", driver), ("chromium", binary)) if path is None]
+    if missing:
+        reason = f"no {' and no '.join(missing)} on this machine (Debian: chromium, chromium-driver)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(binary)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,3000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def operation(browser: webdriver.Chrome, server: ServerProcess) -> WebElement:
+    """The opened block of POST /embed."""
+    browser.get(f"{server.url}/docs")
+    block = _find(browser, "#operations-embeddings-embed")
+    block.find_element(By.CSS_SELECTOR, ".opblock-summary").click()
+    _find(browser, "#operations-embeddings-embed .execute")
+    return block
+
+
+def test_try_it_out_embeds_a_file(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
+    """Only the file is chosen; every other field stays as the page has it."""
+    answer = _execute(browser, operation, tmp_path)
+    assert answer["summary"]["embedded"] == 1
+    assert answer["data"][0]["source"] == "tile.tif"
+    assert answer["data"][0]["metadata_source"]["location"] == "file"
+
+
+def test_try_it_out_with_fields(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
+    row = operation.find_element(By.XPATH, ".//tr[@data-property-name='datetime']")
+    row.find_element(By.CSS_SELECTOR, "input[type=text]").send_keys("2020-08-02T18:31:00Z")
+    pooling = operation.find_element(By.XPATH, ".//tr[@data-property-name='pooling']//select")
+    Select(pooling).select_by_visible_text("cls")
+    answer = _execute(browser, operation, tmp_path)
+    assert answer["pooling"] == "cls"
+    assert answer["data"][0]["datetime"] == "2020-08-02T18:31:00Z"
+
+
+def test_try_it_out_with_the_file_as_the_body(
+    browser: webdriver.Chrome, operation: WebElement, tmp_path: Path
+) -> None:
+    Select(operation.find_element(By.CSS_SELECTOR, "select.content-type")).select_by_value("image/tiff")
+    _find(browser, "tr[data-param-name=id] input").send_keys("mine")
+    answer = _execute(browser, operation, tmp_path)
+    assert answer["data"][0]["id"] == "mine"
+    assert answer["data"][0]["source"] is None
+
+
+def test_the_page_needs_no_other_host_and_has_no_errors(
+    browser: webdriver.Chrome, operation: WebElement, server: ServerProcess
+) -> None:
+    urls = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            urls.add(message["params"]["request"]["url"])
+    assert urls
+    assert all(url.startswith((server.url, "data:", "blob:", "chrome")) for url in urls), urls
+    severe = [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    assert severe == []
+    assert not operation.find_elements(By.CSS_SELECTOR, ".errors-wrapper")
+
+
+def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path) -> dict:
+    file = folder / "tile.tif"
+    file.write_bytes(geotiff())
+    operation.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(file))
+    operation.find_element(By.CSS_SELECTOR, ".execute").click()
+    live = _find(browser, ".live-responses-table .response")
+    status = live.find_element(By.CSS_SELECTOR, ".response-col_status").text
+    body = browser.execute_script("return arguments[0].querySelector('.highlight-code').textContent", live)
+    assert status.startswith("200"), body
+    return json.loads(body[body.index("{") : body.rindex("}") + 1])
+
+
+def _find(browser: webdriver.Chrome, selector: str) -> WebElement:
+    try:
+        return WebDriverWait(browser, WAIT_S).until(
+            lambda b: b.find_element(By.CSS_SELECTOR, selector), f"no {selector} on the page"
+        )
+    except WebDriverException as error:
+        raise AssertionError(f"{error}: {browser.get_log('browser')}") from error

@@ -1,0 +1,136 @@
+"""/model, /livez, /readyz, /metrics, /openapi.json and the documentation's own files."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from model import bands
+from service import metrics
+from service.openapi import document
+from service.schemas import ModelInfo
+from tests.rasters import geotiff
+from tests.service.conftest import MakeClient
+from tests.service.fake_engine import BUNDLE, FakeEngine, M
+
+TIFF = {"Content-Type": "image/tiff"}
+
+
+def test_model_says_what_is_served_and_what_is_allowed(make_client: MakeClient) -> None:
+    body = make_client(max_tiles=5).get("/model").json()
+    ModelInfo.model_validate(body)
+    assert body["name"] == BUNDLE.name
+    assert body["digest"] == BUNDLE.digest
+    assert body["trained"] is True
+    assert body["bands"] == list(bands.BANDS)
+    assert body["poolings"] == {"mean": M, "cls": M, "patch_mean": M, "patch_mean_std": 2 * M, "tokens": M}
+    assert body["statistics"]["mean"] == list(bands.MEAN)
+    assert body["limits"]["max_tiles"] == 5
+    assert body["card"].startswith("# Fake")
+
+
+def test_live_and_ready(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "queue_depth_tiles": 0}
+
+
+def test_a_failing_engine_is_not_ready_until_it_gives_results_again(make_client: MakeClient) -> None:
+    engine = FakeEngine(poison=0)
+    client = make_client(engine=engine)
+    pixels_with_zero_in_the_corner = geotiff(_cornered())
+    assert client.post("/embed", content=pixels_with_zero_in_the_corner, headers=TIFF).status_code == 503
+    not_ready = client.get("/readyz")
+    assert not_ready.status_code == 503
+    assert "poisoned batch" in not_ready.json()["detail"]
+    assert client.get("/livez").status_code == 200
+    assert client.post("/embed", content=geotiff(), headers=TIFF).status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_metrics_count_requests_tiles_and_stages(client: TestClient) -> None:
+    before = _samples(client)
+    assert client.post("/embed", content=geotiff(), headers=TIFF).status_code == 200
+    assert client.post("/embed", content=b"no", headers=TIFF).status_code == 415
+    client.get("/a/path/that/is/not/there")
+    after = _samples(client)
+
+    def grown(name: str, **labels: str) -> float:
+        key = (name, frozenset(labels.items()))
+        return after.get(key, 0) - before.get(key, 0)
+
+    assert grown("landmoe_requests_total", route="/embed", outcome="ok") == 1
+    assert grown("landmoe_requests_total", route="/embed", outcome="not-a-tiff") == 1
+    assert grown("landmoe_requests_total", route="unmatched", outcome="not-found") == 1
+    assert grown("landmoe_tiles_total", outcome="ok") == 1
+    assert grown("landmoe_tiles_total", outcome="not-a-tiff") == 1
+    assert grown("landmoe_request_duration_seconds_count", route="/embed") == 2
+    assert grown("landmoe_batch_size_tiles_count") == 1
+    for stage in metrics.STAGES:
+        assert grown("landmoe_stage_duration_seconds_count", stage=stage) >= 1
+    assert after["landmoe_requests_in_flight", frozenset()] == 1  # the one that asks
+    assert after["landmoe_queue_depth_tiles", frozenset()] == 0
+    assert after["landmoe_ready", frozenset()] == 1
+
+
+def test_metrics_have_one_prefix_and_name_the_model(client: TestClient) -> None:
+    text = client.get("/metrics").text
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert all(name.startswith(("landmoe_", "python_")) for name in names)
+    [model] = re.findall(r"^landmoe_model_info\{(.*)\} 1\.0$", text, re.MULTILINE)
+    assert f'digest="{BUNDLE.digest}"' in model
+
+
+def test_openapi_document_is_of_version_3_0(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.0.")
+    assert schema == document(client.app)
+    paths = {"/embed", "/model", "/livez", "/readyz", "/metrics"}
+    assert schema["paths"].keys() == paths
+    body = schema["paths"]["/embed"]["post"]["requestBody"]["content"]
+    assert body.keys() == {"multipart/form-data", "image/tiff"}
+    assert body["multipart/form-data"]["schema"]["properties"]["tile"]["format"] == "binary"
+    for node in _nodes(schema):
+        assert node.get("type") != "null"
+        assert "const" not in node
+    references = {node["$ref"] for node in _nodes(schema) if isinstance(node.get("$ref"), str)}
+    for reference in references:
+        assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
+
+
+@pytest.mark.parametrize("name", ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"])
+def test_the_documentation_comes_from_this_process(client: TestClient, name: str) -> None:
+    page = client.get("/docs").text
+    assert f"docs/assets/{name}" in page
+    assert "//" not in re.sub(r"<script>.*</script>", "", page, flags=re.DOTALL).replace("</", "")
+    assert client.get(f"/docs/assets/{name}").status_code == 200
+
+
+def test_the_bare_address_leads_to_the_documentation(client: TestClient) -> None:
+    assert client.get("/").url.path == "/docs"
+
+
+def _cornered() -> Any:
+    from tests.rasters import dn_pixels
+
+    pixels = dn_pixels()
+    pixels[:, 0, 0] = 0
+    return pixels
+
+
+def _samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def _nodes(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, dict):
+        return [node, *(found for value in node.values() for found in _nodes(value))]
+    return [found for item in node for found in _nodes(item)] if isinstance(node, list) else []
