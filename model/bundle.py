@@ -20,9 +20,9 @@ from typing import Any
 from model import manifest
 from model.config import PREPROCESSING_VERSION, ConfigError, ModelConfig, Preprocessing
 from model.manifest import CARD, FORMAT, FORMAT_VERSION, MANIFEST, BundleError
-from model.probe import LinearProbe, ProbeError, load_probe
+from model.probe import LinearProbe, ProbeError, encode, load_probe
 
-__all__ = ["DEFAULT", "Bundle", "BundleError", "load", "write"]
+__all__ = ["DEFAULT", "Bundle", "BundleError", "add_probe", "load", "write"]
 
 DEFAULT = Path(__file__).resolve().parent / "bundles" / "default"
 
@@ -73,13 +73,16 @@ class Bundle:
             probe = load_probe(self.path / manifest.probe_file(name))
         except ProbeError as error:
             raise BundleError(str(error)) from error
+        self._check_fits(name, probe)
+        return probe
+
+    def _check_fits(self, name: str, probe: LinearProbe) -> None:
         factor = {"tokens": self.config.num_tokens, "patch_mean_std": 2}.get(probe.pooling, 1)
         if probe.dim != (expected := factor * self.config.embed_dim):
             raise BundleError(
                 f"probe {name} of {self.path} reads {probe.dim} values of {probe.pooling}; "
                 f"the encoder gives {expected}"
             )
-        return probe
 
     def encoder_path(self, precision: str = "fp32") -> Path:
         """The encoder's ONNX file.
@@ -211,6 +214,32 @@ def write(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return load(path)
+
+
+def add_probe(path: Path, name: str, probe: LinearProbe) -> Bundle:
+    """Writes a bundle anew with one probe more, or with another one of that name, and returns it.
+
+    Raises:
+        BundleError: no bundle, a name that does not fit, or a probe that does not fit the encoder.
+    """
+    bundle = load(path)
+    if manifest.probe_of(manifest.probe_file(name)) != name:
+        raise BundleError(f"{name!r} cannot be the name of a probe; expected letters, digits and . _ -")
+    bundle._check_fits(name, probe)
+    kept: dict[str, bytes | Path] = {file: bundle.path / file for file in bundle.files if file != CARD}
+    return write(
+        path,
+        name=bundle.name,
+        version=bundle.version,
+        trained=bundle.trained,
+        config=bundle.config,
+        preprocessing=bundle.preprocessing,
+        training=bundle.training,
+        metrics=bundle.metrics,
+        parity=bundle.parity,
+        card=bundle.card,
+        files=kept | {manifest.probe_file(name): encode(probe)},
+    )
 
 
 def _replaceable(path: Path) -> bool:

@@ -13,9 +13,13 @@ from model.config import SIZES, Preprocessing
 from model.probe import LinearProbe, Pooling, encode
 
 
-def probe(pooling: Pooling, dim: int) -> bytes:
+def linear(pooling: Pooling, dim: int) -> LinearProbe:
     weights, bias = np.zeros((2, dim), np.float32), np.zeros(2, np.float32)
-    return encode(LinearProbe("multi-label", pooling, ("water", "forest"), weights, bias))
+    return LinearProbe("multi-label", pooling, ("water", "forest"), weights, bias)
+
+
+def probe(pooling: Pooling, dim: int) -> bytes:
+    return encode(linear(pooling, dim))
 
 
 def write(path: Path, **probes: bytes) -> Bundle:
@@ -45,3 +49,31 @@ def test_unknown_damaged_and_unfitting_probes_are_named(tmp_path: Path) -> None:
         found.probe("junk")
     with pytest.raises(BundleError, match="reads 144 values of mean; the encoder gives 108"):
         found.probe("size")
+
+
+def test_a_probe_is_added_and_replaced(tmp_path: Path) -> None:
+    before = write(tmp_path / "b", b=probe("mean", 108))
+    new = linear("cls", 108)
+    after = bundle.add_probe(tmp_path / "b", "a", new)
+    assert after.probe_names == ("a", "b")
+    assert after.probe("a").pooling == "cls"
+    assert after.digest != before.digest
+    assert (after.name, after.card, after.encoder_digest()) == ("test", "card", before.encoder_digest())
+    again = bundle.add_probe(tmp_path / "b", "b", new)
+    assert again.probe("b").pooling == "cls"
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "message"),
+    [
+        ("a", 144, "reads 144 values of mean; the encoder gives 108"),
+        ("../a", 108, "cannot be the name of a probe"),
+        ("", 108, "cannot be the name of a probe"),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_not_added(tmp_path: Path, name: str, dim: int, message: str) -> None:
+    before = write(tmp_path / "b", b=probe("mean", 108))
+    with pytest.raises(BundleError, match=message):
+        bundle.add_probe(tmp_path / "b", name, linear("mean", dim))
+    assert bundle.load(tmp_path / "b").digest == before.digest
+    assert [folder.name for folder in tmp_path.iterdir()] == ["b"]
