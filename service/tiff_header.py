@@ -8,10 +8,11 @@ import struct
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _GDAL_METADATA = 42112  # XML with band names, scales and offsets
+_MAX_ENTRIES = 4096  # TIFF knows some hundred tags
 
 
 def with_readable_metadata(data: bytes) -> bytes:
-    """The same file, with a question mark for every byte of its GDAL_METADATA that is not ASCII, if not UTF-8.
+    """The same file; GDAL_METADATA that is not UTF-8 has a question mark for every byte that is not ASCII.
 
     Band names in Latin-1 would make the whole file unreadable, and rasterio prints a traceback where GDAL
     quotes bytes of broken XML that are not UTF-8 in an error message: noise that anyone could make.
@@ -38,7 +39,7 @@ def _text_of(data: bytes, wanted: int) -> slice:
         (entries,) = struct.unpack_from(order + count_format, data, position)
         position += struct.calcsize(order + count_format)
         step = struct.calcsize(order + entry_format)
-        directory = data[position : position + entries * step]
+        directory = data[position : position + min(entries, _MAX_ENTRIES) * step]
         for tag, _, length, value in struct.iter_unpack(
             order + entry_format, directory[: len(directory) // step * step]
         ):

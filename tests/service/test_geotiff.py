@@ -21,6 +21,8 @@ from tests.rasters import ORIGIN, dn_pixels, geotiff
 
 DEFAULT = Limits()
 GOOD = geotiff(compress="deflate", descriptions=["SR_B1", None, None, None, None, None, "SR_B7"])
+# Its GDAL_METADATA is XML that GDAL complains about, in words that quote a byte which is not UTF-8.
+BROKEN_XML = geotiff(descriptions=["SR_B1"] * 7).replace(b"<GDALMetadata>", b"<G\xffALMetadata>")
 
 
 def refused(data: bytes, limits: Limits = DEFAULT) -> GeotiffError:
@@ -90,6 +92,23 @@ def test_pixel_types_come_through(dtype):
     np.testing.assert_array_equal(raster.pixels, pixels)
 
 
+@pytest.mark.parametrize("creation", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}], ids=str)
+def test_band_names_that_are_not_utf_8(creation):
+    data = geotiff(descriptions=["SR_B1", "caf__", *[None] * 5], **creation)
+    raster = read(data.replace(b"caf__", "caf\u00e9".encode()))
+    assert raster.descriptions[:2] == ("SR_B1", "caf\u00e9")
+    raster = read(data.replace(b"caf__", b"caf\xe9\xe9"))
+    assert raster.descriptions[:2] == ("SR_B1", "caf??")
+    np.testing.assert_array_equal(raster.pixels, dn_pixels())
+
+
+def test_other_tags_that_are_not_utf_8_do_not_matter():
+    tags = {"TIFFTAG_ARTIST": "_artist_", "TIFFTAG_DATETIME": "2020:08:02 18:31:00"}
+    data = geotiff(tags=tags)
+    assert read(data.replace(b"_artist_", b"\xe9" * 8)).tag_datetime == "2020:08:02 18:31:00"
+    assert read(data.replace(b"2020:08:02", b"\xe9" * 10)).tag_datetime in (None, "")
+
+
 def test_complex_pixels_are_refused():
     error = refused(geotiff(dn_pixels().astype(np.complex64)))
     assert error.code == "unsupported-pixel-type"
@@ -144,6 +163,13 @@ def test_damage_is_a_refusal_without_noise(data, capfd):
     error = refused(data)
     assert error.code == "unreadable-tiff"
     assert "vsimem" not in error.message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_broken_metadata_makes_no_noise(capfd):
+    raster = read(BROKEN_XML)
+    np.testing.assert_array_equal(raster.pixels, dn_pixels())
+    assert raster.descriptions == (None,) * 7
     assert capfd.readouterr() == ("", "")
 
 
