@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from model.probe import Pooling
 
 app = typer.Typer(name="landmoe-train", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -65,6 +68,45 @@ def import_reference(
 
 
 @app.command()
+def pack(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the packed set.")],
+    config: Annotated[Path, typer.Option(help="YAML file: sources and splits.")],
+    root: Annotated[Path, typer.Option(help="Folder that the sources' paths are relative to.")] = Path(),
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Pack GeoTIFFs and .npz sets into memory-mapped shards, split by place."""
+    from training import pack as packing
+    from training.commands import reported
+    from training.settings import load
+
+    with reported():
+        packed = packing.pack(load(packing.PackConfig, config), root, out, workers=workers)
+        typer.echo(packing.report(packed))
+
+
+@app.command()
+def pretrain(
+    config: Annotated[Path, typer.Option(help="YAML file: the recipe.")],
+    run_dir: Annotated[Path, typer.Option("-o", "--run-dir", help="A run found there is resumed.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")] = None,
+) -> None:
+    """Pretrain the masked autoencoder; stopped and started again it goes on where it was."""
+    from training.commands import reported
+    from training.pretrain import Pretraining
+    from training.recipe import PretrainConfig
+    from training.settings import load
+
+    with reported():
+        run = Pretraining(load(PretrainConfig, config, overrides or []), run_dir)
+        run.run()
+        if run.stopped_by:
+            typer.echo(
+                f"stopped by {run.stopped_by} at step {run.step}, saved in {run_dir}; run again to resume"
+            )
+            raise typer.Exit(128 + getattr(signal, run.stopped_by))
+
+
+@app.command()
 def export(
     source: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="A landmoe checkpoint (.safetensors).")
@@ -83,7 +125,7 @@ def export(
 
     try:
         bundle = write(checkpoint.load(source), output, name=name, version=version)
-    except (checkpoint.CheckpointError, ExportError, BundleError) as error:
+    except (checkpoint.CheckpointError, ExportError, BundleError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     parity = bundle.parity["fp32"]
@@ -95,6 +137,47 @@ def export(
         f"{parity['close_routing_tiles']} tiles with close routing, {parity['flipped_tiles']} flipped; "
         f"alone against in a batch: {parity['max_batch_difference']:g}"
     )
+
+
+@app.command()
+def import_probe(
+    source: Annotated[Path, typer.Argument(metavar="FILE.joblib", help="A published probe.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The probe to write (.safetensors), or a bundle to put it in."),
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="ben19, eurosat10, or a file with the name of a class on each line.")
+    ] = None,
+    description: Annotated[
+        Path | None, typer.Option("--json", help="Its JSON file; the one beside it by default.")
+    ] = None,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="The embedding that it reads; told from the file by default.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name in the bundle; the file's name by default.")
+    ] = None,
+) -> None:
+    """Convert a published probe (joblib), without running any code in it."""
+    from model import probe as probes
+    from model.bundle import BundleError, add_probe
+    from training.published_probe import ImportProbeError, read_labels
+    from training.published_probe import import_probe as convert
+
+    try:
+        found = convert(source, description, pooling, read_labels(labels) if labels else None)
+        if output.is_dir():
+            add_probe(output, name or source.stem, found.probe)
+        else:
+            probes.save_probe(output, found.probe)
+    except (ImportProbeError, BundleError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    probe = found.probe
+    typer.echo(f"{output}: {probe.task}, {len(probe.labels)} classes, {probe.dim} values of {probe.pooling}")
 
 
 def main() -> None:

@@ -1,0 +1,23 @@
+"""What every command does with an expected failure: one line that says what is wrong, and exit status 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn errors that a person can act on into a message; anything else is a defect and keeps its trace."""
+    from training.pretrain import NonFiniteLossError
+    from training.settings import SettingsError
+    from training.shards import PackError
+    from training.state import StateError
+
+    try:
+        yield
+    except (SettingsError, PackError, StateError, NonFiniteLossError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

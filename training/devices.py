@@ -1,0 +1,36 @@
+"""Devices and precision of a run (Lightning Fabric)."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+
+from training.recipe import RunConfig
+
+
+def fabric_for(run: RunConfig) -> tuple[Fabric, torch.amp.GradScaler | None]:
+    """The engine, and the loss scaler where the precision is fp16 (its state belongs to the run's).
+
+    Raises:
+        ValueError: fp16 without a CUDA device.
+    """
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    cuda = torch.cuda.is_available() and run.accelerator in ("auto", "cuda")
+    precision = run.precision
+    if precision == "auto":
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "16") if cuda else "32"
+    if precision == "16" and not cuda:
+        raise ValueError("run.precision is 16, which needs a CUDA device; expected 32 or bf16 here")
+    # On CPU one process uses all cores; several would only share them.
+    devices = 1 if not cuda and run.devices == "auto" else run.devices
+    scaler = torch.amp.GradScaler("cuda") if precision == "16" else None
+    if precision == "32":
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=devices, num_nodes=run.nodes, precision="32-true"
+        )
+    else:
+        plugin = MixedPrecision("16-mixed" if scaler else "bf16-mixed", "cuda" if cuda else "cpu", scaler)
+        fabric = Fabric(accelerator=run.accelerator, devices=devices, num_nodes=run.nodes, plugins=[plugin])
+    return fabric, scaler

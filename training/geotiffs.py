@@ -1,0 +1,218 @@
+"""GeoTIFF folders and scenes as sources of tiles, prepared exactly as the service prepares an upload."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform as reproject
+from rasterio.windows import Window as RasterWindow
+
+from model import metadata, tiles
+from model.metadata import Acquisition, MetadataError
+from model.tile_errors import TileError
+from training.sources import Sample, Skipped, SourceConfig
+
+SUFFIXES = (".tif", ".tiff")
+METRES_PER_DEGREE = 111_320.0  # along a meridian, for pixel sizes of rasters in degrees
+
+# BigEarthNet patch names: S2A_MSIL2A_20170613T101031_11_66. The hour lost its leading zero in some (T94031).
+_BIGEARTHNET_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{5,6})_")
+
+
+class _Header(NamedTuple):
+    """What a raster says of itself."""
+
+    descriptions: tuple[str | None, ...]
+    nodata: float | None
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    crs: Any
+    transform: Any
+    gsd: float  # metres, NaN unknown
+
+
+def files(folder: Path, source: SourceConfig) -> list[Path]:
+    """GeoTIFFs of a folder in a fixed order; in BigEarthNet's layout those of `images/`."""
+    start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
+    if start.is_file():
+        return [start]
+    found = start.rglob("*") if source.recursive else start.glob("*")
+    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def read_tile(path: Path, folder: Path, source: SourceConfig, image_size: int) -> Sample | Skipped:
+    """One file → one tile, or the reason why not.
+
+    The place is the centre of the file's bounds. Time and labels: BigEarthNet's come from the file name and
+    `labels/*.json`, EuroSAT's label is the class folder's name.
+    """
+    try:
+        with _open(path) as raster:
+            header = _header(raster)
+            pixels = raster.read()
+        prepared = _prepared(pixels, header, source, path.name)
+        tile = tiles.fit(prepared.dn, prepared.valid, source.fit)
+        tiles.check_valid(tile.valid)
+        lat, lon = _centre(header, pixels.shape[1], pixels.shape[2])
+        when = metadata.parse_datetime(source.when) if source.when else None
+        labels: tuple[str, ...] = ()
+        if source.kind == "bigearthnet":
+            when = when or bigearthnet_time(path.stem)
+            labels = _bigearthnet_labels(path, folder)
+        elif source.kind == "eurosat":
+            labels = (path.parent.name,)
+    except (RasterioError, OSError, TileError, MetadataError, ValueError) as error:
+        return Skipped(str(path), _reason(error))
+    if tile.dn.shape[1] != image_size:
+        return Skipped(str(path), f"prepared to {tile.dn.shape[1]} px, expected {image_size}")
+    return Sample(
+        id=path.relative_to(folder).with_suffix("").as_posix() if source.kind != "bigearthnet" else path.stem,
+        dn=tile.dn,
+        when=when,
+        lat=lat,
+        lon=lon,
+        gsd=header.gsd * (pixels.shape[1] / image_size if source.fit == "resize" else 1.0),
+        group=path.stem,
+        labels=labels,
+    )
+
+
+def read_scene(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sample | Skipped]:
+    """Windows of a multi-band scene every `stride` px, read strip by strip; each has its own place.
+
+    Units are decided once, on a sample of the whole scene, so that all windows are on one scale.
+    """
+    try:
+        when = metadata.parse_datetime(source.when) if source.when else None
+        with _open(path) as raster:
+            header = _header(raster)
+            units = _scene_units(raster, header, source, path.name)
+            row = -1
+            for grid in tiles.windows(raster.height, raster.width, source.stride):
+                if grid.row != row:
+                    row = grid.row
+                    strip = raster.read(window=RasterWindow(0, grid.window.row_off, raster.width, image_size))
+                at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
+                yield from _window_sample(strip[at], path, header, units, grid.window, when)
+    except (RasterioError, OSError, TileError, MetadataError) as error:
+        yield Skipped(str(path), _reason(error))
+
+
+def bigearthnet_time(name: str) -> Acquisition | None:
+    """Date and time in a BigEarthNet patch name, UTC.
+
+    It is that of the paired Sentinel-2 patch, not of the Landsat image. The published network was trained
+    with it, Landsat's own is not distributed, and both satellites pass in mid-morning in the same season: it
+    stands in for the Landsat time.
+    """
+    match = _BIGEARTHNET_TIME.search(name)
+    if match is None:
+        return None
+    year, month, day, clock = match.groups()
+    clock = clock.zfill(6)
+    return metadata.parse_datetime(f"{year}-{month}-{day}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z")
+
+
+def _bigearthnet_labels(path: Path, folder: Path) -> tuple[str, ...]:
+    """CORINE names from `labels/NAME_labels_metadata.json` or `labels/NAME.json`; none without a file."""
+    for name in (f"{path.stem}_labels_metadata.json", f"{path.stem}.json"):
+        candidate = folder / "labels" / name
+        if candidate.is_file():
+            try:
+                labels = json.loads(candidate.read_text())["labels"]
+            except (KeyError, TypeError, json.JSONDecodeError) as error:
+                raise ValueError(f"{candidate.name}: no list 'labels' ({error})") from error
+            return tuple(map(str, labels))
+    return ()
+
+
+def _open(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a tile without a place is welcome
+        return rasterio.open(path, driver="GTiff")
+
+
+def _header(raster: Any) -> _Header:
+    a, b, d, e = raster.transform.a, raster.transform.b, raster.transform.d, raster.transform.e
+    size = math.sqrt(abs(a * e - b * d))
+    if raster.crs is None:
+        gsd = math.nan
+    elif raster.crs.is_geographic:
+        gsd = size * METRES_PER_DEGREE
+    else:
+        gsd = size * raster.crs.linear_units_factor[1]
+    return _Header(
+        raster.descriptions, raster.nodata, raster.scales, raster.offsets, raster.crs, raster.transform, gsd
+    )
+
+
+def _prepared(pixels: NDArray[Any], header: _Header, source: SourceConfig, name: str) -> tiles.Prepared:
+    # EuroSAT-Landsat tiles carry a surplus band after the seven.
+    bands = source.bands or ("1,2,3,4,5,6,7" if source.kind == "eurosat" and len(pixels) > 7 else None)
+    return tiles.prepare(
+        pixels,
+        nodata=header.nodata,
+        descriptions=header.descriptions,
+        bands=bands,
+        units=source.units,
+        file_scales=header.scales,
+        file_offsets=header.offsets,
+        source=name,
+    )
+
+
+def _scene_units(raster: Any, header: _Header, source: SourceConfig, name: str) -> SourceConfig:
+    """The source with its units decided, by a thinned reading of the whole scene."""
+    step = max(1, max(raster.height, raster.width) // 1000)
+    shape = (raster.count, max(1, raster.height // step), max(1, raster.width // step))
+    decided = _prepared(raster.read(out_shape=shape), header, source, name).units
+    return source if decided == "scale_offset" else source.model_copy(update={"units": decided})
+
+
+def _window_sample(
+    pixels: NDArray[Any], path: Path, header: _Header, source: SourceConfig,
+    window: tiles.Window, when: Acquisition | None,
+) -> Iterator[Sample]:  # fmt: skip
+    try:
+        prepared = _prepared(pixels, header, source, path.name)
+    except TileError as error:
+        if error.code == "empty-tile":  # the fill around a scene is no error
+            return
+        raise
+    lat, lon = _centre(header, window.height, window.width, window.row_off, window.col_off)
+    yield Sample(
+        id=f"{path.stem}_{window.row_off:04d}_{window.col_off:04d}",
+        dn=prepared.dn,
+        when=when,
+        lat=lat,
+        lon=lon,
+        gsd=header.gsd,
+        group=path.stem,
+    )
+
+
+def _centre(
+    header: _Header, height: int, width: int, row_off: int = 0, col_off: int = 0
+) -> tuple[float | None, float | None]:
+    """WGS 84 degrees of the centre of some pixels, None without georeferencing."""
+    if header.crs is None:
+        return None, None
+    x, y = header.transform @ (col_off + width / 2, row_off + height / 2)
+    (lon,), (lat,) = reproject(header.crs, "EPSG:4326", [x], [y])
+    if not (math.isfinite(lat) and math.isfinite(lon)):
+        return None, None
+    return lat, lon
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,218 @@
+"""Pack tiles of any origin into memory-mapped shards, and divide their places into splits."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model.config import PREPROCESSING_VERSION, HourConvention
+from training import geotiffs, places, shards, sources
+from training.places import SplitConfig
+from training.shards import PackedSet, PackError, Shard
+from training.sources import Sample, Skipped, SourceConfig
+
+IMAGE_SIZE = 40  # px, a side; the network's input
+FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
+
+
+class PackConfig(BaseModel):
+    """What to pack and how to split it (YAML)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    splits: SplitConfig = SplitConfig()
+    hour_convention: HourConvention = "full"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work that makes one shard."""
+
+    name: str
+    source: SourceConfig
+    items: tuple[Path, ...]
+
+
+def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool = False) -> PackedSet:
+    """Pack all sources; shards that are already there and still match their files are kept.
+
+    Args:
+        config: sources and splits.
+        root: folder that the sources' paths are relative to.
+        out: where the packed set goes.
+        workers: processes.
+        quiet: no progress bar.
+
+    Raises:
+        PackError: a source is missing or names clash, or no tile was found at all.
+    """
+    names = [s.name for s in config.sources]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise PackError(f"source names are used twice: {', '.join(twice)}")
+    jobs = [job for source in config.sources for job in _jobs(source, root, config.hour_convention)]
+    folder = out / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {job.name for job in jobs}
+    for existing in folder.iterdir():
+        if existing.name not in wanted:  # of an older configuration, or cut off half-way
+            shutil.rmtree(existing)
+    (out / "manifest.json").unlink(missing_ok=True)
+    _run(
+        [j for j in jobs if not (folder / j.name / "shard.json").exists()],
+        len(jobs),
+        folder,
+        root,
+        config,
+        workers,
+        quiet,
+    )
+    return _finish(config, jobs, out)
+
+
+def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> Iterator[Job]:
+    path = root / source.path
+    if not path.exists():
+        raise PackError(f"source {source.name}: {path} does not exist")
+    items = [path] if source.kind in ("npz", "scene") else geotiffs.files(path, source)
+    if not items:
+        raise PackError(f"source {source.name}: no GeoTIFF found in {path}")
+    for start in range(0, len(items), FILES_PER_SHARD):
+        chunk = tuple(items[start : start + FILES_PER_SHARD])
+        yield Job(
+            f"{source.name}-{start // FILES_PER_SHARD:05d}-{_key(source, chunk, hour_convention)}",
+            source,
+            chunk,
+        )
+
+
+def _key(source: SourceConfig, items: Sequence[Path], hour_convention: HourConvention) -> str:
+    """Changes whenever the shard's content would: settings, rules, or a file's size or time of change."""
+    stats = [(str(i.name), i.stat().st_size, i.stat().st_mtime_ns) for i in items]
+    what = [shards.FORMAT_VERSION, PREPROCESSING_VERSION, hour_convention, source.model_dump_json(), stats]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def _run(
+    jobs: Sequence[Job], total: int, folder: Path, root: Path, config: PackConfig, workers: int, quiet: bool
+) -> None:
+    columns = (
+        TextColumn("packing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("shards"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=quiet) as progress:
+        bar = progress.add_task("packing", total=total, completed=total - len(jobs))
+        if workers <= 1 or len(jobs) <= 1:
+            for job in jobs:
+                _write(job, folder, root, config.hour_convention)
+                progress.advance(bar)
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            futures = [pool.submit(_write, job, folder, root, config.hour_convention) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.advance(bar)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _write(job: Job, folder: Path, root: Path, hour_convention: HourConvention) -> None:
+    found: list[Sample] = []
+    skipped: list[Skipped] = []
+    for item in _read(job, root):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            found.append(item)
+    shards.write_shard(folder / job.name, found, skipped, hour_convention)
+
+
+def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
+    for path in job.items:
+        if job.source.kind == "npz":
+            yield from sources.read_npz(path, job.source, IMAGE_SIZE)
+        elif job.source.kind == "scene":
+            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE)
+        else:
+            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE)
+
+
+def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
+    """Splits over everything, the lists, and last the manifest: with it the set counts as packed."""
+    found: list[Shard] = []
+    skipped: list[Skipped] = []
+    for job in jobs:
+        count, missing = shards.read_record(out / "shards" / job.name)
+        skipped += missing
+        if count:
+            found.append(Shard(out / "shards" / job.name, job.source.name, count))
+    with (out / "skipped.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "reason"])
+        writer.writerows([s.path, s.reason] for s in skipped)
+    if not found:
+        reasons = f"; {len(skipped)} files were skipped, the first: {skipped[0].reason}" if skipped else ""
+        raise PackError(f"no tile in any source{reasons} (all in {out / 'skipped.csv'})")
+    everything = PackedSet(out, {}, tuple(found))
+    names = everything.sources()
+    place, split = places.assign(
+        everything.column("lat"),
+        everything.column("lon"),
+        everything.column("gsd"),
+        everything.column("group"),
+        names,
+        config.splits,
+        IMAGE_SIZE,
+    )
+    start = 0
+    for shard in found:
+        shards.save_column(shard, "place", place[start : start + shard.count])
+        shards.save_column(shard, "split", split[start : start + shard.count])
+        start += shard.count
+    rows = zip(everything.column("id"), names, place, (shards.SPLITS[s] for s in split), strict=True)
+    with (out / "splits.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "source", "place", "split"])
+        writer.writerows(rows)
+    manifest: dict[str, Any] = {
+        "format": shards.FORMAT_VERSION,
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "image_size": IMAGE_SIZE,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.model_dump(mode="json"),
+        "tiles": everything.count,
+        "skipped": len(skipped),
+        "splits": places.summary(place, split),
+        "shards": [{"name": s.path.name, "source": s.source, "count": s.count} for s in found],
+    }
+    partial = out / "manifest.json.partial"
+    partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    partial.replace(out / "manifest.json")
+    return shards.open_packed(out)
+
+
+def report(packed: PackedSet) -> str:
+    """What was packed, in words: tiles, splits, files left out."""
+    lines = [f"{packed.path}: {packed.count:,} tiles in {len(packed.shards)} shards"]
+    for name, numbers in packed.manifest["splits"].items():
+        if numbers["tiles"]:
+            lines.append(f"  {name}: {numbers['tiles']:,} tiles of {numbers['places']:,} places")
+    if skipped := packed.manifest["skipped"]:
+        lines.append(f"  {skipped:,} files gave no tile: {packed.path / 'skipped.csv'}")
+    return "\n".join(lines)

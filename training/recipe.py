@@ -1,0 +1,143 @@
+"""Everything a pretraining run can be told (YAML keys, with their defaults)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from model.config import SIZES, ConfigError, ModelConfig, NodataFill
+from training.loss import LossConfig
+from training.schedule import Schedule
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(BaseModel):
+    """Which packed tiles are seen, how often, and how changed."""
+
+    model_config = _STRICT
+
+    path: Path
+    split: str | None = Field(default="train", description="None uses every tile")
+    validation_split: str | None = Field(default="validation", description="None validates on nothing")
+    weights: dict[str, float] = Field(
+        default={}, description="share of views per source; empty: by number of tiles"
+    )
+    min_valid_fraction: float = Field(default=0.0, ge=0, le=1)
+    nodata_fill: NodataFill = "as_is"
+    flips: bool = False
+    drop_metadata: float = Field(default=0.0, ge=0, le=1)
+    drop_field: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("weights")
+    @classmethod
+    def _positive(cls, weights: dict[str, float]) -> dict[str, float]:
+        if any(not w > 0 for w in weights.values()):
+            raise ValueError("expected positive numbers")
+        return weights
+
+
+class OptimiserConfig(BaseModel):
+    """AdamW and its schedule."""
+
+    model_config = _STRICT
+
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine",
+        description="after the warm-up; constant ends with `decay` and can be lengthened before",
+    )
+    warm_up: float = Field(default=0.05, ge=0, description="share of the steps, or from 1 on their number")
+    decay: float = Field(
+        default=0.25, gt=0, le=1, description="share of the steps, for the constant schedule"
+    )
+    clip: float = Field(default=1.0, gt=0, description="gradient norm")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights; None keeps none"
+    )
+
+
+class RunConfig(BaseModel):
+    """Devices, precision, and how often what is written. None of it changes what is learned."""
+
+    model_config = _STRICT
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: int = Field(default=1, ge=1)
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        default="auto", description="auto: bf16 on GPUs that have it, 16 on others, 32 on CPU"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of torch; None leaves its choice"
+    )
+    log_every: int = Field(default=10, ge=1, description="steps")
+    validate_every: int = Field(default=500, ge=1, description="steps")
+    save_every: int = Field(default=500, ge=1, description="steps")
+
+
+class PretrainConfig(BaseModel):
+    """A pretraining run."""
+
+    model_config = _STRICT
+
+    name: str = Field(default="moe-mae", description="of the checkpoint")
+    model: Literal["S", "XS", "XXS"] | dict[str, Any] = Field(
+        default="S", description="a size, or all its fields"
+    )
+    data: DataConfig
+    optimiser: OptimiserConfig
+    loss: LossConfig = LossConfig()
+    mask_ratio: float = Field(default=0.75, ge=0, lt=1)
+    batch_size: int = Field(default=128, ge=1, description="tiles per device and micro-batch")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches per step")
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0)
+    run: RunConfig = RunConfig()
+
+    @field_validator("model")
+    @classmethod
+    def _known_fields(cls, model: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(model, dict):
+            try:
+                ModelConfig(**model)
+            except (ConfigError, TypeError) as error:
+                raise ValueError(str(error)) from error
+        return model
+
+    @model_validator(mode="after")
+    def _one_length(self) -> PretrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"expected exactly one of steps and epochs; got {self.steps} and {self.epochs}")
+        return self
+
+    @property
+    def architecture(self) -> ModelConfig:
+        """The network's configuration."""
+        return SIZES[self.model] if isinstance(self.model, str) else ModelConfig(**self.model)
+
+    def total_steps(self, tiles: int, world: int) -> int:
+        """Length of the run for so many training tiles and processes."""
+        if self.steps is not None:
+            return self.steps
+        per_step = self.batch_size * self.accumulate * world
+        return max(1, round((self.epochs or 0) * tiles / per_step))
+
+    def schedule(self, total: int) -> Schedule:
+        """The learning rates of a run of `total` steps."""
+        o = self.optimiser
+        warm_up = round(o.warm_up * total if o.warm_up < 1 else o.warm_up)
+        return Schedule(o.schedule, o.learning_rate, total, warm_up, round(o.decay * total))
+
+    def learned(self) -> dict[str, Any]:
+        """All that decides what is learned, as JSON: what a resumed run must not change.
+
+        The rates to come are compared by the schedule itself, since a constant one may be lengthened.
+        """
+        excluded: dict[str, Any] = {"run": True, "name": True, "steps": True, "epochs": True, "data": {"path": True}}
+        return self.model_dump(mode="json", exclude=excluded)

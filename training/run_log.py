@@ -1,0 +1,45 @@
+"""A run's losses as CSV and TensorBoard, continued without a seam when it is resumed."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Two tables, `train.csv` and `validation.csv`, and the same numbers under `tensorboard/`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Open for writing after `step`; rows of later steps, which will be done again, are removed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        for table in ("train", "validation"):
+            _truncate(folder / f"{table}.csv", step)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, table: str, step: int, values: dict[str, float]) -> None:
+        """Add one row, which is on disk when this returns."""
+        path = self._folder / f"{table}.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", *values])
+            writer.writerow([step, *(f"{v:.8g}" for v in values.values())])
+        for name, value in values.items():
+            self._writer.add_scalar(f"{table}/{name}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self._writer.close()
+
+
+def _truncate(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    header, *rows = path.read_text().splitlines()
+    kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+    path.write_text("\n".join([header, *kept]) + "\n")

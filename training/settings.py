@@ -1,0 +1,54 @@
+"""Configuration files: YAML with command-line overrides (OmegaConf), checked by a pydantic model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsError(ValueError):
+    """A configuration that cannot be used: which key, what it holds, what was expected."""
+
+
+def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
+    """Read a YAML file, apply `key.sub=value` overrides, and check every key.
+
+    Raises:
+        SettingsError: the file cannot be read, or a key is unknown, missing or has an unusable value.
+    """
+    bad = [o for o in overrides if "=" not in o]
+    if bad:
+        raise SettingsError(f"override {bad[0]!r}: expected key=value")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{path}:\n{described(error)}") from error
+
+
+def described(error: ValidationError) -> str:
+    """One line per problem: the key, what came, what was expected."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(map(str, problem["loc"])) or "(top level)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: unknown key")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: missing")
+        else:
+            lines.append(f"  {key}: {problem['msg']}; got {problem['input']!r}")
+    return "\n".join(lines)

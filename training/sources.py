@@ -1,0 +1,167 @@
+"""What tiles are packed from, and the `.npz` sets among it; GeoTIFFs are read in `geotiffs.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from model import metadata, tiles
+from model.bands import BANDS
+from model.metadata import Acquisition, MetadataError
+
+Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
+UInt16Array = NDArray[np.uint16]
+
+# "..._0040_1320": row and column offset (px) of a tile that was cut from a scene.
+_OFFSETS = re.compile(r"^(?P<scene>.*)_(?P<row>\d{4})_(?P<col>\d{4})$")
+
+
+class SourceConfig(BaseModel):
+    """One thing to pack. Paths are relative to the root given to the command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    path: Path
+    kind: Kind
+    units: Literal["auto", "dn", "reflectance", "reflectance_1e4"] = "auto"
+    bands: str | None = None
+    fit: Literal["crop", "resize"] | None = None
+    stride: int = Field(default=40, ge=1, description="px between windows of a scene; below 40 they overlap")
+    stitch: bool = Field(
+        default=False, description="npz: put neighbouring tiles of a scene together, cut at `stride`"
+    )
+    when: str | None = Field(
+        default=None, description="acquisition time of all tiles, where the files do not say"
+    )
+    recursive: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tile as it is packed."""
+
+    id: str
+    dn: UInt16Array  # (7, S, S), zeros as in the file
+    when: Acquisition | None
+    lat: float | None  # degrees, of the tile's centre
+    lon: float | None
+    gsd: float  # metres per pixel, NaN unknown
+    group: str  # the scene or patch it comes from
+    labels: tuple[str, ...] = ()
+    b1_estimated: bool = False  # the coastal band was computed from the others
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that gave no tile, and why."""
+
+    path: str
+    reason: str
+
+
+def read_npz(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sample | Skipped]:
+    """Tiles of an `.npz` set: `x` uint16 (N, 7, S, S) DN and, per tile, what it has of the other columns.
+
+    Those are lat, lon, time, label ('|' between several), id, group, gsd and b1_estimated.
+
+    With `stitch`, tiles whose ids end in their offsets in a scene (`_0040_1320`) are laid out as that scene
+    again, and windows are cut from it every `stride` px, which need not be the cuts of the original.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    x = columns.get("x")
+    expected = (len(BANDS), image_size, image_size)
+    if x is None or x.dtype != np.uint16 or x.shape[1:] != expected:
+        found = "no array x" if x is None else f"x of {x.dtype} {x.shape}"
+        yield Skipped(str(path), f"{found}; expected uint16 (N, {', '.join(map(str, expected))})")
+        return
+    samples: list[Sample] = []
+    for i in range(len(x)):
+        sample = _npz_row(path, columns, i, source)
+        if isinstance(sample, Skipped):
+            yield sample
+        else:
+            samples.append(sample)
+    yield from _stitched(samples, source.stride, image_size) if source.stitch else samples
+
+
+def _npz_row(path: Path, columns: dict[str, NDArray[Any]], i: int, source: SourceConfig) -> Sample | Skipped:
+    row = {name: column[i] for name, column in columns.items()}
+    name = str(row.get("id", f"{path.stem}_{i:06d}"))
+    if not row["x"].any():
+        return Skipped(f"{path}#{name}", "every pixel is zero")
+    lat, lon = float(row.get("lat", np.nan)), float(row.get("lon", np.nan))
+    placed = bool(np.isfinite(lat) and np.isfinite(lon))
+    time = str(row.get("time", "")) or source.when
+    try:
+        when = metadata.parse_datetime(time) if time else None
+    except MetadataError as error:
+        return Skipped(f"{path}#{name}", str(error))
+    label = str(row.get("label", ""))
+    return Sample(
+        id=name,
+        dn=row["x"],
+        when=when,
+        lat=lat if placed else None,
+        lon=lon if placed else None,
+        gsd=float(row.get("gsd", np.nan)),
+        group=str(row.get("group", name)),
+        labels=tuple(label.split("|")) if label else (),
+        b1_estimated=bool(row.get("b1_estimated", False)),
+    )
+
+
+def _stitched(samples: list[Sample], stride: int, size: int) -> Iterator[Sample]:
+    """Windows of the scenes that the samples were cut from; samples without offsets stay as they are."""
+    scenes: dict[tuple[str, str], dict[tuple[int, int], Sample]] = {}
+    for sample in samples:
+        match = _OFFSETS.match(sample.id)
+        if match is None or sample.lat is None:
+            yield sample
+            continue
+        offset = int(match["row"]), int(match["col"])
+        scenes.setdefault((sample.group, match["scene"]), {})[offset] = sample
+    for (_, scene), parts in scenes.items():
+        yield from _windows(scene, parts, stride, size)
+
+
+def _windows(scene: str, parts: dict[tuple[int, int], Sample], stride: int, size: int) -> Iterator[Sample]:
+    """Cut a scene, laid out from its tiles, every `stride` px; windows that miss a tile are left out."""
+    offsets = np.array(list(parts))
+    top_left = offsets.min(axis=0)
+    height, width = offsets.max(axis=0) - top_left + size
+    first = next(iter(parts.values()))
+    canvas = np.zeros((len(first.dn), height, width), np.uint16)
+    covered = np.zeros((height, width), np.bool_)
+    for (row, col), sample in parts.items():
+        at = np.s_[row - top_left[0] : row - top_left[0] + size, col - top_left[1] : col - top_left[1] + size]
+        canvas[:, *at] = sample.dn
+        covered[at] = True
+    # Over some tens of kilometres latitude and longitude are planes in row and column, within metres.
+    design = np.column_stack([offsets - top_left, np.ones(len(offsets))])
+    position = np.array([(s.lat, s.lon) for s in parts.values()])
+    plane, *_ = np.linalg.lstsq(design, position, rcond=None)
+    for grid in tiles.windows(int(height), int(width), stride):
+        row, col = grid.window.row_off, grid.window.col_off
+        at = np.s_[row : row + size, col : col + size]
+        if not covered[at].all() or not canvas[:, *at].any():
+            continue
+        lat, lon = np.array([row, col, 1.0]) @ plane
+        yield Sample(
+            id=f"{scene}_{row + top_left[0]:04d}_{col + top_left[1]:04d}",
+            dn=canvas[:, *at].copy(),
+            when=first.when,
+            lat=float(lat),
+            lon=float(lon),
+            gsd=first.gsd,
+            group=first.group,
+            b1_estimated=first.b1_estimated,
+        )
