@@ -74,20 +74,28 @@ def _name(config: ModelConfig, *, trained: bool) -> str:
     return f"landmoe-{size}" if trained else f"landmoe-{size}-untrained"
 
 
+_UNTRAINED = """\
+> **These weights are untrained**: {origin}. They are for trying the service and for building against it.
+> Embeddings have the right shape, are deterministic and differ from tile to tile, but nothing was learned:
+> do not use them as features.
+
+"""
+
+
+def _origin(config: ModelConfig, seed: Any) -> str:
+    if not isinstance(seed, int):
+        return "a random initialisation"
+    size = next((size for size, known in SIZES.items() if known == config), None)
+    command = f" (`landmoe-train init --size {size} --seed {seed}`)" if size else ""
+    return f"a random initialisation with seed {seed}{command}"
+
+
 def _card(
     name: str, checkpoint: Checkpoint, training: dict[str, Any], parity: Parity, *, trained: bool
 ) -> str:
     """A model card from what the checkpoint knows; a trained one usually brings its own."""
     cfg, pre = checkpoint.config, checkpoint.preprocessing
-    seed = training.get("seed", "unknown")
-    warning = (
-        ""
-        if trained
-        else "**These weights are untrained**: a random initialisation "
-        f"(seed {seed}). They are here so that the service can be tried and integrated with no download. "
-        "Embeddings have the right shape, are deterministic and differ from tile to tile, but no training "
-        "stands behind them: do not use them as features.\n\n"
-    )
+    warning = "" if trained else _UNTRAINED.format(origin=_origin(checkpoint.config, training.get("seed")))
     missing = "was" if pre.missing_metadata_trained else "was not"
     fill = "the band's mean" if pre.nodata_fill == "band_mean" else "they are (zeros included)"
     parameters = sum(p.numel() for p in checkpoint.model.encoder.parameters())

@@ -23,6 +23,7 @@ h hidden dimension of an expert. Weights stand as [in, out], activations are row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def fuse(encoder: Encoder) -> FusedEncoder:
     m, extra = cfg.embed_dim, NUM_EXTRA_TOKENS
     position = _f64(encoder.pos_embed)[0]  # [N, m]
     scaled = _f64(encoder.patch_proj.weight) / _f64(encoder.std).view(1, -1, 1, 1)  # [m, C, p, p]
-    assert encoder.patch_proj.bias is not None  # noqa: S101 - for the type checker; Conv2d has one by default
+    patch_bias = _f64(cast(Tensor, encoder.patch_proj.bias))  # a Conv2d may have none; this one has
     metadata = torch.zeros(8, extra, m, dtype=torch.float64)
     constant = position[:extra].clone()
     constant[extra - 1] += _f64(encoder.cls_token)[0, 0]
@@ -85,15 +86,14 @@ def fuse(encoder: Encoder) -> FusedEncoder:
     for i, projection in enumerate(projections):
         metadata[2 * i : 2 * i + 2, i] = _f64(projection.weight).T
         constant[i] += _f64(projection.bias)
-    layers = [layer for layer in encoder.layers if isinstance(layer, Block)]
     return FusedEncoder(
         config=cfg,
         mean=_f32(encoder.mean.flatten()),
         patches=_f32(scaled.flatten(1).T),
-        patch_constant=_f32(position[extra:] + _f64(encoder.patch_proj.bias)),
+        patch_constant=_f32(position[extra:] + patch_bias),
         metadata=_f32(metadata.flatten(1)),
         metadata_constant=_f32(constant.flatten()),
-        layers=tuple(map(_fuse_layer, layers)),
+        layers=tuple(_fuse_layer(cast(Block, layer)) for layer in encoder.layers),
     )
 
 

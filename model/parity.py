@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -87,6 +87,7 @@ def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch computes in between
     session = ort.InferenceSession(onnx_model, options, providers=[PROVIDER])
     parity = Parity(tolerance)
     for number, (dn, metadata) in enumerate(_batches(encoder.config)):
@@ -141,8 +142,7 @@ def _reference(encoder: Encoder, dn: NDArray[np.uint16], metadata: Array) -> tup
             top = logits.topk(encoder.config.top_k + 1, dim=-1).values  # [B, N, k + 1]
             margins.append((top[..., -2] - top[..., -1]).amin(dim=1))
 
-    blocks = [layer for layer in encoder.layers if isinstance(layer, Block)]
-    hooks = [block.gate.Wg.register_forward_hook(record) for block in blocks]
+    hooks = [cast(Block, layer).gate.Wg.register_forward_hook(record) for layer in encoder.layers]
     try:
         z = encoder.standardise(torch.from_numpy(dn.astype(np.int32)))
         tokens = encoder(z, torch.from_numpy(metadata)).tokens.double()
