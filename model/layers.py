@@ -109,7 +109,8 @@ class SharedSwiGLUExperts(nn.Module):
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """[B, N, m] and gates [B, N, E] → [B, N, m]."""
         active = F.silu(self.W(x)).view(*x.shape[:-1], self.experts, self.hidden)  # [B, N, E, h]
-        mixed = torch.einsum("bne,bneh->bnh", gates.to(active.dtype), active)
+        # Elementwise: as one small matrix product per token (einsum) a training step takes a tenth longer.
+        mixed = (gates.to(active.dtype).unsqueeze(-1) * active).sum(-2)  # [B, N, h]
         out: Tensor = self.dropout(self.W2(mixed * self.V(x)))
         return out
 
