@@ -137,12 +137,13 @@ def _uniform(name: UnitsName, scale: float, offset: float, count: int) -> Units:
 
 
 def _by_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Units:
-    low, median, high = _spread(_sample(pixels, valid))
+    values = _sample(pixels, valid)
     floating = pixels.dtype.kind == "f"
+    if not floating and _median_is_dn(values):
+        return _uniform("dn", DN_SCALE, DN_OFFSET, len(pixels))
+    low, median, high = _spread(values)
     if floating and high <= MAX_REFLECTANCE:
         return _uniform("reflectance", 1.0, 0.0, len(pixels))
-    if not floating and median >= MIN_MEDIAN_DN:
-        return _uniform("dn", DN_SCALE, DN_OFFSET, len(pixels))
     guess = ""
     if floating and median >= MIN_MEDIAN_DN:
         guess = ". If these are Level-2 DN stored as floats, send units=dn"
@@ -162,9 +163,11 @@ def _checked(
 ) -> tuple[Units, tuple[TileWarning, ...]]:
     """Obey, but say so where the reflectance that the units give is not of this world."""
     values = _sample(pixels, valid)
+    if units.name == "dn" and pixels.dtype == np.uint16 and _median_is_dn(values):
+        return units, ()  # no DN of 16 bits is too bright
     scale, offset = np.array(units.scale)[:, None], np.array(units.offset)[:, None]
     with np.errstate(over="ignore"):
-        _, median, high = _spread(values * scale + offset)
+        _, median, high = _spread(values.astype(np.float64) * scale + offset)
     low, middle, top = _spread(values)
     dark_enough = high <= MAX_REFLECTANCE and not (
         units.name == "reflectance_1e4" and middle >= MIN_MEDIAN_DN
@@ -182,18 +185,24 @@ def _checked(
     )
 
 
-def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     """(bands, N): the valid pixels, of large rasters those on a coarser grid."""
     step = max(1, math.isqrt(valid.size // MAX_SAMPLE))
     coarse = valid[::step, ::step]
     if not coarse.any():
         step, coarse = 1, valid
-    sample: npt.NDArray[np.float64] = pixels[:, ::step, ::step][:, coarse].astype(np.float64)
-    return sample
+    seen = pixels[:, ::step, ::step]
+    return seen.reshape(len(pixels), -1) if coarse.all() else seen[:, coarse]
 
 
-def _spread(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+def _median_is_dn(values: npt.NDArray[Any]) -> bool:
+    """Whether the median is at least 5,500: counted, which is far cheaper than finding it."""
+    above = 2 * int(np.count_nonzero(values >= MIN_MEDIAN_DN))
+    return above > values.size or (above == values.size and float(np.median(values)) >= MIN_MEDIAN_DN)
+
+
+def _spread(values: npt.NDArray[Any]) -> tuple[float, float, float]:
     """1st percentile, median and 99th percentile of all bands together."""
     with np.errstate(over="ignore", invalid="ignore"):  # floats near the end of their range
-        low, median, high = np.percentile(values, (1, 50, 99))
+        low, median, high = np.percentile(values.astype(np.float64, copy=False), (1, 50, 99))
     return float(low), float(median), float(high)

@@ -78,6 +78,16 @@ def test_auto_thresholds():
     assert refused(np.full(DN.shape, 255, np.uint8)).code == "unknown-units"
 
 
+@given(st.lists(st.integers(5_000, 6_000), min_size=1, max_size=9))
+def test_auto_goes_by_the_median(values):
+    pixels = np.array(values, np.uint16).reshape(1, 1, -1)
+    valid = np.ones((1, len(values)), np.bool_)
+    if np.median(values) >= 5_500:
+        assert resolve(pixels, valid) == ("dn", [])
+    else:
+        assert refused(pixels, valid).code == "unknown-units"
+
+
 def test_tags_win_over_values():
     tags = {"file_scales": (2.75e-5,) * 7, "file_offsets": (-0.2,) * 7}
     assert resolve(DN, **tags) == ("scale_offset", [])
