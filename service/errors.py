@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import orjson
 from starlette.responses import Response
 
 from model.metadata import MetadataError
 from model.tile_errors import TileError
 from service.geotiff import GeotiffError
+from service.json_text import dumps
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:landmoe:problem:"
@@ -156,9 +156,4 @@ def problem_of_status(status: int, detail: str, request_id: str) -> dict[str, An
 
 def problem_response(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """The answer that carries a problem object."""
-    # Exotic text in a detail (lone surrogates of a file name) must not turn an error into a defect.
-    try:
-        content = orjson.dumps(body)
-    except TypeError:
-        content = orjson.dumps({**body, "detail": str(body["detail"]).encode("utf-8", "replace").decode()})
-    return Response(content, body["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+    return Response(dumps(body), body["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE)

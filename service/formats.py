@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from service.errors import RequestError
+from service.json_text import dumps
 from service.parameters import Format
 from service.pipeline import Embedded
 
@@ -87,9 +87,7 @@ def to_json(
         as_base64: little-endian float32 as base64 instead of lists of numbers.
     """
     data = [_with_base64(item) for item in items] if as_base64 else items
-    # orjson writes float32 in the shortest form that reads back as the same float32.
-    content = orjson.dumps({**head, "data": data, "summary": summary}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Answer(content, JSON_MEDIA_TYPE)
+    return Answer(dumps({**head, "data": data, "summary": summary}), JSON_MEDIA_TYPE)
 
 
 def to_npy(results: Sequence[Embedded], normalize: bool) -> Answer:

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     The limits bound what one request may cost before any work is done for it.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     bundle: Path | None = Field(
         default=None, description="the bundle's folder; the one in the package if unset"
@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     max_field_kb: float = Field(default=1024, gt=0, description="one form field")
     max_pixels: int = Field(default=64_000_000, ge=1600, description="px of a file, height x width")
     max_bands: int = Field(default=64, ge=7, description="bands of a file")
-    max_decoded_mb: float = Field(default=256, gt=0, description="pixels of a file, decompressed")
+    # Finding the units takes up to twelve times this for a moment, in each decoding thread.
+    max_decoded_mb: float = Field(default=64, gt=0, description="pixels of a file, decompressed")
 
     cache_mb: float = Field(default=64, ge=0, description="results kept in the process; 0 = none")
 

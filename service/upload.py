@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -20,6 +21,7 @@ TILE_PART = "tile"
 RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
 UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 EXPECTED = (
     f"expected image/tiff with the file as the body, or multipart/form-data with the file as the part "
     f"{TILE_PART!r}"
@@ -57,6 +59,8 @@ async def receive(request: Request, settings: Settings) -> Upload:
     multipart = media_type == "multipart/form-data"
     if not multipart and media_type not in RAW_TYPES and media_type not in UNSPECIFIC_TYPES:
         raise RequestError("unsupported-media-type", f"Content-Type is {media_type[:100]!r}; {EXPECTED}")
+    if multipart:
+        _check_charset(request)
     _check_announced(request, settings)
     values: dict[str, list[str]] = defaultdict(list)
     for name, text in request.query_params.multi_items():
@@ -155,6 +159,16 @@ async def _parse_form(request: Request, settings: Settings) -> FormData:
         raise RequestError(
             "malformed-body", f"multipart/form-data cannot be read: {error.message}"
         ) from error
+
+
+def _check_charset(request: Request) -> None:
+    """RFC 7578 has no charset for a form. Some clients send one, and Python has codecs that are none."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in CHARSETS:
+        raise RequestError(
+            "unsupported-media-type", f"the form's charset is {charset[:100]!r}; expected {CHARSETS[0]}"
+        )
 
 
 def _check_announced(request: Request, settings: Settings) -> None:

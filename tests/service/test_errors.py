@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.errors import PROBLEMS, TYPE_PREFIX
+from service.json_text import dumps
 from service.settings import Settings
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
@@ -200,6 +201,21 @@ def test_damaged_forms(client: TestClient, body: bytes, status: int) -> None:
     response = form(client, body)
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("charset", ["idna", "unicode_escape", "utf-7", "zlib", "x" * 300])
+def test_a_form_in_a_charset_that_is_none_is_refused(client: TestClient, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="id"\r\n\r\n\\ud800\xff\r\n--x--\r\n'
+    response = form(client, body, f"multipart/form-data; charset={charset}; boundary=x")
+    assert response.status_code == 415, response.text
+    assert "charset" in response.json()["detail"]
+
+
+def test_text_that_is_not_unicode_does_not_break_an_answer(client: TestClient) -> None:
+    fields = [("tile", ("a.tif", geotiff())), ("id", (None, b"\xff\xed\xa0\x80"))]
+    response = client.post("/embed", files=fields)
+    assert response.status_code == 200
+    assert dumps({"a": ["\ud800x"], "b": "ok"}) == b'{"a":["?x"],"b":"ok"}'
 
 
 def test_form_without_boundary(client: TestClient) -> None:

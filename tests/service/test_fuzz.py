@@ -78,7 +78,14 @@ def test_any_parameters(client: TestClient, params: list[tuple[str, str]]) -> No
 @given(
     body=st.binary(max_size=200) | st.binary(max_size=80).map(lambda b: b"--x\r\n" + b + b"\r\n--x--\r\n"),
     boundary=st.sampled_from(
-        ["; boundary=x", "", "; boundary=", '; boundary="x', "; charset=nonsense; boundary=x"]
+        [
+            "; boundary=x",
+            "",
+            "; charset=idna; boundary=x",
+            "; boundary=",
+            '; boundary="x',
+            "; charset=nonsense; boundary=x",
+        ]
     ),
 )
 def test_any_form(client: TestClient, body: bytes, boundary: str) -> None:
