@@ -15,7 +15,7 @@ from types import TracebackType
 import httpx
 
 LANDMOE = Path(sys.executable).with_name("landmoe")
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
 
 
@@ -97,10 +97,12 @@ class ServerProcess:
         self._reader.join(STOP_TIMEOUT_S)
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A `landmoe` command, to its end."""
+def run(
+    *arguments: str, program: str | Path = LANDMOE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A `landmoe` command, or another program's, to its end."""
     return subprocess.run(
-        [LANDMOE, *arguments],
+        [program, *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
