@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +203,7 @@ def source_weights(tiles: TileSet, weights: Mapping[str, float]) -> NDArray[np.f
 
 
 class Batches:
-    """Training batches of this process, made ahead in a thread (numpy frees the interpreter while copying)."""
+    """Training batches of this process, made ahead in a thread (numpy frees the interpreter to copy)."""
 
     def __init__(
         self, tiles: TileSet, order: Order, augmentation: Augmentation, *, batch_size: int, seed: int,
@@ -218,7 +218,7 @@ class Batches:
         rng = np.random.default_rng([self._seed, AUGMENT, number, self._rank])
         return self._tiles.gather(self._order.take(start, self._size), self._augmentation, rng)
 
-    def iterate(self, start: int, stop: int) -> Iterator[Batch]:
+    def iterate(self, start: int, stop: int) -> Generator[Batch]:
         """Batches `start` to `stop`, made ahead; an error in making one is raised where it would be used."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(PREFETCH)
         closing = threading.Event()

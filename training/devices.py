@@ -34,3 +34,12 @@ def fabric_for(run: RunConfig) -> tuple[Fabric, torch.amp.GradScaler | None]:
         plugin = MixedPrecision("16-mixed" if scaler else "bf16-mixed", "cuda" if cuda else "cpu", scaler)
         fabric = Fabric(accelerator=run.accelerator, devices=devices, num_nodes=run.nodes, plugins=[plugin])
     return fabric, scaler
+
+
+def describe(fabric: Fabric) -> str:
+    """Device and precision in words."""
+    if fabric.device.type == "cuda":
+        name = torch.cuda.get_device_name(fabric.device)
+    else:
+        name = f"{fabric.device.type} with {torch.get_num_threads()} threads"
+    return f"{fabric.world_size} x {name}, {fabric._precision.precision}"

@@ -1,33 +1,29 @@
-"""Pretraining of the masked autoencoder: resumable to the bit, stopped by nothing but its own end."""
+"""Pretraining of the masked autoencoder; a run that is stopped goes on exactly where it was."""
 
 from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import Preprocessing
 from model.moe_mae import MoEMAE
-from training import state
 from training.data import Augmentation, Batch, Batches, Order, TileSet, source_weights
-from training.devices import fabric_for
+from training.devices import describe, fabric_for
+from training.interrupt import Interrupt
 from training.loss import Losses, pretraining_losses, value_weights
 from training.recipe import PretrainConfig
 from training.run_log import RunLog
 from training.schedule import averaged
-from training.shards import open_packed
+from training.shards import PackedSet, open_packed
+from training.state import Progress, RunState
 from training.validation import validate
 
 STATE, BEST, LAST = "state.pt", "best.safetensors", "last.safetensors"
@@ -42,14 +38,14 @@ class Pretraining:
     """One run in one folder."""
 
     def __init__(self, config: PretrainConfig, folder: Path) -> None:
-        """Open the data, build network and optimiser, and go to where the folder's run stopped, if any.
+        """Open the data, build the network, and go to where the folder's run stopped, if there is one.
 
         Raises:
             PackError: the packed set cannot be used.
             StateError: the folder's state is damaged or of a run with another configuration.
         """
         self.config, self.folder = config, folder
-        self.fabric, self._scaler = fabric_for(config.run)
+        self.fabric, scaler = fabric_for(config.run)
         self.fabric.launch()
         packed = open_packed(config.data.path)
         self.preprocessing = Preprocessing(
@@ -58,14 +54,12 @@ class Pretraining:
             missing_metadata_trained=config.data.drop_metadata > 0,
         )
         tiles = self._tiles(packed, config.data.split)
-        self.validation = (
-            self._tiles(packed, config.data.validation_split) if config.data.validation_split else None
-        )
+        validated = config.data.validation_split
+        self.validation = self._tiles(packed, validated) if validated else None
         self.tiles = len(tiles)
-        self.total_steps = config.total_steps(len(tiles), self.fabric.world_size)
-        self._schedule = config.schedule(self.total_steps)
+        self.schedule = config.schedule(config.total_steps(len(tiles), self.fabric.world_size))
         data = config.data
-        self._batches = Batches(
+        self.batches = Batches(
             tiles,
             Order(len(tiles), config.seed, source_weights(tiles, data.weights)),
             Augmentation(data.flips, data.drop_metadata, data.drop_field),
@@ -84,12 +78,19 @@ class Pretraining:
         )
         self._wrapped, self._fabric_optimiser = self.fabric.setup(self.model, self.optimiser)
         self.ema = averaged(self.model, config.optimiser.ema) if config.optimiser.ema else None
-        self.step = 0  # updates done
-        self.best = math.inf  # validation loss
+        self.progress = Progress()
         self.stopped_by: str | None = None  # name of the signal that ended the run early
-        self._learned = {**config.learned(), "data_tiles": len(tiles), "world": self.fabric.world_size}
+        learned = {**config.learned(), "data_tiles": len(tiles), "world": self.fabric.world_size}
+        self.state = RunState(
+            self.model, self.optimiser, self.ema, scaler, self.progress, learned, self.schedule
+        )
         if (folder / STATE).exists():
-            self._restore(folder / STATE)
+            self.state.restore(folder / STATE)
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.progress.step
 
     def run(self) -> None:
         """Train to the last step, or until SIGINT or SIGTERM, and save.
@@ -97,39 +98,32 @@ class Pretraining:
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
-        config, run = self.config, self.config.run
+        config, total = self.config, self.schedule.total
         self.folder.mkdir(parents=True, exist_ok=True)
         log = RunLog(self.folder, self.step) if self.fabric.is_global_zero else None
         if log:
-            (self.folder / "config.json").write_text(
-                json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
-            )
-            self.fabric.print(self._headline())
-        micro = self._batches.iterate(self.step * config.accumulate, self.total_steps * config.accumulate)
+            record = json.dumps(config.model_dump(mode="json"), indent=2)
+            (self.folder / "config.json").write_text(record + "\n")
+            self.fabric.print(self._headline(), flush=True)
+        micro = self.batches.iterate(self.step * config.accumulate, total * config.accumulate)
         self._wrapped.train()
-        started, views = time.monotonic(), 0
         try:
-            with self._signals():
-                while self.step < self.total_steps and self.stopped_by is None:
-                    rate = self._set_learning_rate()
-                    losses, norm = self._update(micro)
-                    self.step += 1
-                    views += config.batch_size * config.accumulate * self.fabric.world_size
-                    if self.step % run.log_every == 0 or self.step == self.total_steps:
-                        seconds = time.monotonic() - started
-                        row = {
-                            **losses,
-                            "learning_rate": rate,
-                            "gradient_norm": norm,
-                            "tiles_per_s": views / seconds,
-                        }
-                        self._report(log, "train", row)
-                        started, views = time.monotonic(), 0
-                    if self.step % run.validate_every == 0 or self.step == self.total_steps:
+            with Interrupt() as interrupt:
+                clock = _Clock(config.batch_size * config.accumulate * self.fabric.world_size)
+                while self.step < total and self._all(interrupt.name) is None:
+                    row = self._update(micro)
+                    self.progress.step += 1
+                    clock.count()
+                    last = self.step == total
+                    if last or self.step % config.run.log_every == 0:
+                        self._report(log, "train", {**row, "tiles_per_s": clock.rate()})
+                    if last or self.step % config.run.validate_every == 0:
                         self._validate(log)
-                        started, views = time.monotonic(), 0
-                    if self.step % run.save_every == 0:
+                    if self.step % config.run.save_every == 0:
                         self.save()
+                    if last or self.step % config.run.log_every == 0:
+                        clock.restart()
+            self.stopped_by = interrupt.name if self.step < total else None
             self.save()
         finally:
             micro.close()
@@ -138,37 +132,45 @@ class Pretraining:
 
     def save(self) -> None:
         """Write the state to resume from, and the weights as they are now."""
-        self._save_state(self.folder / STATE)
-        self._save_weights(self.folder / LAST)
+        if self.fabric.is_global_zero:
+            self.state.save(self.folder / STATE)
+            self._save_weights(self.folder / LAST)
+        self.fabric.barrier()
 
     @property
     def evaluated(self) -> MoEMAE:
-        """The weights that are validated and kept: averaged where the recipe averages."""
-        module: MoEMAE = self.ema.module if self.ema else self.model
+        """The weights that are validated and kept: averaged ones where the recipe averages."""
+        if self.ema is None:
+            return self.model
+        module = self.ema.module
+        assert isinstance(module, MoEMAE)  # noqa: S101 - what averaged() was given; for the type checker
         return module
 
-    def _tiles(self, packed: Any, split: str | None) -> TileSet:
-        data = self.config.data
+    def _tiles(self, packed: PackedSet, split: str | None) -> TileSet:
         return TileSet(
             packed,
             split,
-            min_valid_fraction=data.min_valid_fraction,
-            nodata_fill=data.nodata_fill,
+            min_valid_fraction=self.config.data.min_valid_fraction,
+            nodata_fill=self.config.data.nodata_fill,
             band_means=self.preprocessing.mean,
         )
 
-    def _update(self, micro: Iterator[Batch]) -> tuple[dict[str, float], float]:
-        """One optimiser step over `accumulate` micro-batches; mean losses and gradient norm."""
+    def _update(self, micro: Generator[Batch]) -> dict[str, float]:
+        """One optimiser step over `accumulate` micro-batches; their mean losses, the rate and the norm."""
         config, count = self.config, self.config.accumulate
-        sums = torch.zeros(4)
+        rate = self.schedule.at(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(len(Losses._fields))
         for i in range(count):
             # Seeded by position, not by history: a resumed run draws the same masks, noise and dropout.
-            torch.manual_seed(_seed(config.seed, NETWORK, self.step * count + i, self.fabric.global_rank))
+            seed = _seed(config.seed, NETWORK, self.step * count + i, self.fabric.global_rank)
+            torch.manual_seed(seed)
             with self.fabric.no_backward_sync(self._wrapped, enabled=i + 1 < count):
                 losses = self._losses(next(micro))
                 terms = torch.stack([t.detach().float() for t in losses]).cpu()
                 if not torch.isfinite(terms).all():
-                    self._stop_non_finite(terms)
+                    raise self._non_finite(terms)
                 self.fabric.backward(losses.total / count)
             sums += terms / count
         norm = self.fabric.clip_gradients(
@@ -178,35 +180,36 @@ class Pretraining:
         self.optimiser.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update_parameters(self.model)
-        return dict(zip(Losses._fields, sums.tolist(), strict=True)), float(
-            norm
-        ) if norm is not None else math.nan
+        named = dict(zip(Losses._fields, sums.tolist(), strict=True))
+        return {
+            **named,
+            "learning_rate": rate,
+            "gradient_norm": math.nan if norm is None else float(norm),
+        }
 
     def _losses(self, batch: Batch) -> Losses:
-        config, device = self.config, self.fabric.device
+        cfg, device = self.model.config, self.fabric.device
         dn, encodings = torch.from_numpy(batch.dn).to(device), torch.from_numpy(batch.encodings).to(device)
-        result = self._wrapped(dn, encodings, None, config.mask_ratio)
+        result = self._wrapped(dn, encodings, None, self.config.mask_ratio)
         weights = None
-        if config.loss.ignore_invalid:
-            cfg = self.model.config
-            weights = value_weights(
-                torch.from_numpy(batch.valid).to(device),
-                torch.from_numpy(batch.b1_estimated).to(device),
-                cfg.in_channels,
-                cfg.patch_size,
-            )
-        return pretraining_losses(result, weights, config.loss)
+        if self.config.loss.ignore_invalid:
+            valid = torch.from_numpy(batch.valid).to(device)
+            estimated = torch.from_numpy(batch.b1_estimated).to(device)
+            weights = value_weights(valid, estimated, cfg.in_channels, cfg.patch_size)
+        return pretraining_losses(result, weights, self.config.loss)
 
-    def _set_learning_rate(self) -> float:
-        rate = self._schedule.at(self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        return rate
+    def _non_finite(self, terms: torch.Tensor) -> NonFiniteLossError:
+        path = self.folder / f"non-finite-step-{self.step}.pt"
+        if self.fabric.is_global_zero:
+            self.state.save(path)
+        shown = ", ".join(f"{n} {v:g}" for n, v in zip(Losses._fields, terms.tolist(), strict=True))
+        return NonFiniteLossError(
+            f"the loss of step {self.step} is not finite ({shown}); the state before it is in {path}. "
+            "A lower optimiser.learning_rate or run.precision=32 may help"
+        )
 
     def _validate(self, log: RunLog | None) -> None:
-        if self.validation is None:
-            return
-        if self.fabric.is_global_zero:
+        if self.validation is not None and self.fabric.is_global_zero:
             with self.fabric.autocast():
                 row = validate(
                     self.evaluated,
@@ -216,109 +219,64 @@ class Pretraining:
                     device=self.fabric.device,
                 )
             self._report(log, "validation", row)
-            if row["masked"] < self.best:
-                self.best = row["masked"]
+            if row["masked"] < self.progress.best:
+                self.progress.best = row["masked"]
                 self._save_weights(self.folder / BEST)
         self.fabric.barrier()
+
+    def _save_weights(self, path: Path) -> None:
+        best = self.progress.best
+        info = {
+            "name": self.config.name,
+            "trained": True,
+            "step": self.step,
+            "steps": self.schedule.total,
+            "tiles": self.tiles,
+            "best_validation_masked": best if math.isfinite(best) else None,
+            "recipe": self.config.model_dump(mode="json", exclude={"data": {"path": True}}),
+        }
+        checkpoint.save(path, Checkpoint(self.evaluated, self.preprocessing, info))
 
     def _report(self, log: RunLog | None, table: str, row: dict[str, float]) -> None:
         if log:
             log.write(table, self.step, row)
             shown = "  ".join(f"{k} {v:.4g}" for k, v in row.items())
             self.fabric.print(
-                f"{time.strftime('%H:%M:%S')} step {self.step}/{self.total_steps} {table}: {shown}",
+                f"{time.strftime('%H:%M:%S')} step {self.step}/{self.schedule.total} {table}: {shown}",
                 flush=True,
             )
 
-    def _save_state(self, path: Path) -> None:
-        if self.fabric.is_global_zero:
-            state.save(
-                path,
-                {
-                    "step": self.step,
-                    "steps": self.total_steps,
-                    "best": self.best,
-                    "learned": json.dumps(self._learned, sort_keys=True),
-                    "model": self.model.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "ema": self.ema.state_dict() if self.ema else None,
-                    "scaler": self._scaler.state_dict() if self._scaler else None,
-                },
-            )
-        self.fabric.barrier()
-
-    def _save_weights(self, path: Path) -> None:
-        if self.fabric.is_global_zero:
-            info = {
-                "name": self.config.name,
-                "trained": True,
-                "step": self.step,
-                "steps": self.total_steps,
-                "tiles": self.tiles,
-                "validation_masked": self.best if math.isfinite(self.best) else None,
-                "recipe": self.config.model_dump(mode="json", exclude={"data": {"path": True}}),
-            }
-            checkpoint.save(path, Checkpoint(self.evaluated, self.preprocessing, info))
-
-    def _restore(self, path: Path) -> None:
-        saved = state.load(path)
-        state.check_same(json.loads(saved["learned"]), json.loads(json.dumps(self._learned)), path)
-        before = self.config.schedule(saved["steps"])
-        changed = next((s for s in range(saved["step"]) if before.at(s) != self._schedule.at(s)), None)
-        if changed is not None:
-            raise state.StateError(
-                f"{path} is at step {saved['step']} of {saved['steps']}; with {self.total_steps} steps the learning rate "
-                f"of step {changed} would have been {self._schedule.at(changed):g}, not {before.at(changed):g}. Only a "
-                "constant schedule can be lengthened, before its decay begins and with a warm-up in steps"
-            )
-        self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        if self.ema:
-            self.ema.load_state_dict(saved["ema"])
-        if self._scaler:
-            self._scaler.load_state_dict(saved["scaler"])
-        self.step, self.best = saved["step"], saved["best"]
-
-    def _stop_non_finite(self, terms: torch.Tensor) -> None:
-        path = self.folder / f"non-finite-step-{self.step}.pt"
-        self._save_state(path)
-        shown = ", ".join(f"{n} {v:g}" for n, v in zip(Losses._fields, terms.tolist(), strict=True))
-        raise NonFiniteLossError(
-            f"the loss of step {self.step} is not finite ({shown}); the state before it is in {path}. "
-            "A lower optimiser.learning_rate or run.precision=32 may help"
-        )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the step at hand."""
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            self.stopped_by = signal.Signals(number).name
-
-        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _all(self, interrupted: str | None) -> str | None:
+        """The signal that any process got: all must stop after the same step."""
+        if self.fabric.world_size == 1:
+            return interrupted
+        anyone = self.fabric.all_reduce(torch.tensor(float(interrupted is not None)), reduce_op="sum")
+        return (interrupted or "SIGTERM") if float(anyone) else None  # type: ignore[arg-type]  # a tensor in
 
     def _headline(self) -> str:
         start = f"resuming at step {self.step}" if self.step else "starting"
         return (
-            f"{start} of {self.total_steps}: {self.tiles} training tiles, "
-            f"{len(self.validation) if self.validation else 0} for validation, "
+            f"{start} of {self.schedule.total}: {self.tiles:,} training tiles, "
+            f"{len(self.validation) if self.validation else 0:,} for validation, "
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {describe(self.fabric)}"
         )
 
 
-def describe(fabric: Fabric) -> str:
-    """Device and precision in words."""
-    name = (
-        torch.cuda.get_device_name(fabric.device)
-        if fabric.device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads"
-    )
-    return f"{fabric.world_size} x {name}, {fabric._precision.precision}"
+class _Clock:
+    """Tiles per second since the last restart."""
+
+    def __init__(self, tiles_per_step: int) -> None:
+        self._per_step = tiles_per_step
+        self.restart()
+
+    def restart(self) -> None:
+        self._started, self._steps = time.monotonic(), 0
+
+    def count(self) -> None:
+        self._steps += 1
+
+    def rate(self) -> float:
+        return self._steps * self._per_step / (time.monotonic() - self._started)
 
 
 def _seed(*parts: int) -> int:

@@ -131,13 +131,18 @@ class PretrainConfig(BaseModel):
     def schedule(self, total: int) -> Schedule:
         """The learning rates of a run of `total` steps."""
         o = self.optimiser
-        warm_up = round(o.warm_up * total if o.warm_up < 1 else o.warm_up)
-        return Schedule(o.schedule, o.learning_rate, total, warm_up, round(o.decay * total))
+        return Schedule(o.schedule, o.learning_rate, total, o.warm_up, o.decay)
 
     def learned(self) -> dict[str, Any]:
         """All that decides what is learned, as JSON: what a resumed run must not change.
 
         The rates to come are compared by the schedule itself, since a constant one may be lengthened.
         """
-        excluded: dict[str, Any] = {"run": True, "name": True, "steps": True, "epochs": True, "data": {"path": True}}
+        excluded: dict[str, Any] = {
+            "run": True,
+            "name": True,
+            "steps": True,
+            "epochs": True,
+            "data": {"path": True},
+        }
         return self.model_dump(mode="json", exclude=excluded)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from training.schedule import Schedule
 
 FORMAT_VERSION = 1
 
@@ -14,15 +20,88 @@ class StateError(Exception):
     """A saved state that cannot be resumed from, and why."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and text, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save({"format": FORMAT_VERSION, **state}, partial)
-    partial.replace(path)
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0  # updates done
+    best: float = math.inf  # lowest validation loss so far
 
 
-def load(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunState:
+    """The parts of a run that change while it learns, and what must not change in between."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: nn.Module | None
+    scaler: torch.amp.GradScaler | None  # fp16 only
+    progress: Progress
+    learned: dict[str, Any]  # JSON; everything that decides what is learned, but for the schedule
+    schedule: Schedule
+
+    def save(self, path: Path) -> None:
+        """Write tensors, numbers and text, at once or not at all."""
+        content = {
+            "format": FORMAT_VERSION,
+            "step": self.progress.step,
+            "best": self.progress.best,
+            "steps": self.schedule.total,
+            "learned": json.dumps(self.learned, sort_keys=True),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        torch.save(content, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Take over a saved state, after checking that the rest of the run would not differ.
+
+        Raises:
+            StateError: no such file, damaged, of another format, or of a run with another configuration.
+        """
+        saved = read(path)
+        self._check_same(json.loads(saved["learned"]), path)
+        self._check_schedule(saved["step"], saved["steps"], path)
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
+        if self.scaler and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.progress.step, self.progress.best = saved["step"], saved["best"]
+
+    def _check_same(self, saved: dict[str, Any], path: Path) -> None:
+        now = _flat(json.loads(json.dumps(self.learned)))
+        before = _flat(saved)
+        changed = [
+            f"{key}: {before.get(key)!r} in the state, {now.get(key)!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise StateError(
+                f"{path} was saved with another configuration ({'; '.join(changed)}); "
+                "start a new run folder, or go on with the old values"
+            )
+
+    def _check_schedule(self, done: int, total: int, path: Path) -> None:
+        before = self.schedule.with_total(total)
+        for step in range(done):
+            was, would_be = before.at(step), self.schedule.at(step)
+            if was != would_be:
+                raise StateError(
+                    f"{path} is at step {done} of {total}; with {self.schedule.total} steps the rate of "
+                    f"step {step} would have been {would_be:g}, not {was:g}. Only a constant schedule can be "
+                    "lengthened, with a warm-up given in steps and before its decay begins"
+                )
+
+
+def read(path: Path) -> dict[str, Any]:
     """Read a state without executing anything in it.
 
     Raises:
@@ -39,19 +118,9 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_same(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
-    """Refuse to go on with a configuration under which the rest of the run would differ.
-
-    Raises:
-        StateError: naming the keys that changed, with both values.
-    """
-    changed = [
-        f"{key}: {saved.get(key)!r} in the state, {current.get(key)!r} now"
-        for key in sorted(saved.keys() | current.keys())
-        if saved.get(key) != current.get(key)
-    ]
-    if changed:
-        raise StateError(
-            f"{path} was saved with another configuration ({'; '.join(changed)}); "
-            "start a new run folder, or go on with the old values"
-        )
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones, so that a message names the one that changed."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
