@@ -15,6 +15,7 @@ _MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read o
 _LANDSAT = tuple(name.lower() for name in BANDS)
 _PLAIN = tuple(f"b{n}" for n in range(1, 8))
 _SENTINEL_2 = ("b1", "b2", "b3", "b4", "b8a", "b11", "b12")  # 8A is the narrow NIR that matches SR_B5
+_SENTINEL_2_WIDE = ("b1", "b2", "b3", "b4", "b8", "b11", "b12")  # the wide NIR, where 8A is not there
 _SENTINEL_2_MARKS = frozenset({"b8a", "b9", "b11", "b12"})  # never among the plain B1..B7 of a Landsat tile
 _THEMATIC_MAPPER = tuple(f"sr_b{n}" for n in (1, 2, 3, 4, 5, 7))  # TM and ETM+: SR_B1 is blue, no SR_B6
 # Other spellings of the common names; they are not trusted alone, but they betray another order.
@@ -29,8 +30,8 @@ _SYNONYMS = {
 }
 
 _MISSING_COASTAL = (
-    "the coastal band (SR_B1 of Landsat 8/9, 0.44 µm) is missing, and the order of TM/ETM+ bands differs "
-    "(their SR_B1 is blue). Send a Landsat 8/9 file with all of SR_B1..SR_B7"
+    "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, and "
+    "their order differs (their SR_B1 is blue). Send a file with all seven of SR_B1..SR_B7"
 )
 # Files of known products whose bands have no names: count → what to say.
 _KNOWN_COUNTS = {
@@ -132,13 +133,15 @@ def _sentinel_2(names: list[str]) -> bool:
 
 
 def _lacks_coastal(names: list[str]) -> bool:
+    if _sentinel_2(names):
+        return set(_SENTINEL_2) - set(names) == {"b1"} or set(_SENTINEL_2_WIDE) - set(names) == {"b1"}
     if set(_THEMATIC_MAPPER) <= set(names) or (all(names) and set(COMMON_NAMES) - set(names) == {"coastal"}):
         return True
-    return len(names) == NUM_BANDS - 1 and not _sentinel_2(names)
+    return len(names) == NUM_BANDS - 1
 
 
 def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> TileError:
-    sentinel = _find(names, _SENTINEL_2)
+    sentinel = _find(names, _SENTINEL_2) or _find(names, _SENTINEL_2_WIDE)
     choices = [
         f"{what}, send bands={','.join(map(str, found))}"
         for what, found in (
@@ -148,10 +151,8 @@ def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> Tile
         if found
     ]
     if not choices:
-        missing = [name.upper() for name in _SENTINEL_2 if name not in names]
-        choices = [
-            f"of the Sentinel-2 bands that match SR_B1..SR_B7, {', '.join(missing)} are missing or doubled"
-        ]
+        missing = ", ".join(name.upper() for name in _SENTINEL_2 if names.count(name) != 1)
+        choices = [f"the Sentinel-2 bands nearest to SR_B1..SR_B7 are not all there once: {missing}"]
     return TileError(
         "ambiguous-bands",
         f"{_came(names)}, which Sentinel-2 and Landsat number differently: {'; '.join(choices)}",

@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,12 +110,12 @@ class Raster:
         """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, in the units of the CRS."""
         return self.place.transform if self.place else None
 
-    @property
+    @cached_property
     def center(self) -> tuple[float, float] | None:
         """(lat, lon) of the centre of the whole file, WGS 84 degrees."""
         return self.place.center(self.whole) if self.place else None
 
-    @property
+    @cached_property
     def gsd_m(self) -> float | None:
         """Size of a pixel on the ground at the file's centre, metres."""
         return self.place.gsd_m(self.whole) if self.place else None

@@ -56,6 +56,7 @@ def test_landsat_level_1_bands_without_thermal():
         (S2_L1C, "1,2,3,4,9,12,13"),
         (S2_EUROSAT, "1,2,3,4,13,11,12"),
         ([n for n in S2_L1C if n != "B10"], "1,2,3,4,9,11,12"),
+        (["B01", "B02", "B03", "B04", "B08", "B11", "B12"], "1,2,3,4,5,6,7"),
         (["B12", "B11", "B8A", "B04", "B03", "B02", "B01"], "7,6,5,4,3,2,1"),
     ],
 )
@@ -73,10 +74,10 @@ def test_hls_names_are_ambiguous_too():
     assert ready(error) == "1,2,3,4,5,6,7"
 
 
-def test_sentinel_2_without_coastal_says_what_is_missing():
-    error = refused(7, ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"])
+def test_sentinel_2_with_bands_missing_says_which():
+    error = refused(7, ["B01", "B03", "B04", "B08", "B8A", "B11", "B12"])
     assert error.code == "ambiguous-bands"
-    assert "B1 are missing" in error.message
+    assert error.message.endswith("not all there once: B2")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,11 @@ def test_sentinel_2_without_coastal_says_what_is_missing():
         (7, ["SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "ST_B6", "SR_B7"]),
         (6, COMMON[1:]),
         (7, [*COMMON[1:], "lwir"]),
+        (6, ["B02", "B03", "B04", "B8A", "B11", "B12"]),
+        (7, ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]),
     ],
 )
-def test_thematic_mapper_files_lack_the_coastal_band(count, names):
+def test_files_that_lack_the_coastal_band(count, names):
     error = refused(count, names)
     assert error.code == "missing-coastal"
     assert "coastal" in error.message

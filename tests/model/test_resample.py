@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ def all_valid(height, width):
     ("height", "width"), [(22, 22), (40, 40), (41, 45), (64, 64), (39, 200), (1, 3), (300, 17)]
 )
 def test_as_torch_does(height, width):
-    torch = pytest.importorskip("torch")
     dn = dn_pixels(height, width)
     got, valid = resize(dn, all_valid(height, width), 40)
     expected = torch.nn.functional.interpolate(
@@ -35,7 +35,6 @@ def test_as_torch_does(height, width):
 
 
 def test_enlarging_is_plain_interpolation():
-    torch = pytest.importorskip("torch")
     dn = dn_pixels(22, 22)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(dn.astype(np.float64))[None], size=(40, 40), mode="bilinear", align_corners=False
