@@ -30,8 +30,8 @@ _SYNONYMS = {
 }
 
 _MISSING_COASTAL = (
-    "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, and "
-    "their order differs (their SR_B1 is blue). Send a file with all seven of SR_B1..SR_B7"
+    "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, "
+    "and their order differs (their SR_B1 is blue). Send a file with all seven of SR_B1..SR_B7"
 )
 # Files of known products whose bands have no names: count → what to say.
 _KNOWN_COUNTS = {
