@@ -1,0 +1,154 @@
+"""Land-cover fractions of the tiles under a classified raster, and how well features predict them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.warp import transform
+
+from model import tiles as tile_rules
+from training import linear, metrics
+from training.metrics import Estimate
+
+FloatArray = NDArray[np.float64]
+
+MIN_COVERED = 0.95  # of a tile's area must be classified
+BLOCKS = 12  # strips of equal numbers of tiles along the longer side: what folds and resamples are made of
+FOLDS = 6
+MIN_FRACTION = 0.005  # a class with a smaller mean share is not scored
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N tiles of a scene with the land cover under them."""
+
+    dn: NDArray[np.uint16]  # (N, 7, S, S), all pixels valid
+    lat: FloatArray  # (N,) degrees
+    lon: FloatArray
+    fractions: FloatArray  # (N, C), each row sums to 1
+    classes: tuple[str, ...]
+    centre: FloatArray  # (N, 2) in tile sides, in the raster's system: distance 1 = touching
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A raster of class codes."""
+
+    codes: NDArray[np.int64]  # (H, W)
+    names: dict[int, str]
+    crs: str
+    inverse: rasterio.Affine  # coordinates → column, row
+
+
+def read_cover(path: Path, names: dict[int, str]) -> Cover:
+    """Read band 1; codes without a name count as not classified."""
+    with rasterio.open(path) as file:
+        return Cover(file.read(1).astype(np.int64), names, file.crs.to_string(), ~file.transform)
+
+
+def fractions(cover: Cover, left: float, top: float, right: float, bottom: float) -> FloatArray | None:
+    """Share of every class in a rectangle (coordinates of the raster), partial pixels by their area.
+
+    None where less than `MIN_COVERED` of it is classified.
+    """
+    c0, r0 = cover.inverse * (left, top)
+    c1, r1 = cover.inverse * (right, bottom)
+    height, width = cover.codes.shape
+    if c0 < 0 or r0 < 0 or c1 > width or r1 > height:
+        return None
+    rows, columns = _overlap(r0, r1), _overlap(c0, c1)
+    part = cover.codes[rows[0] : rows[0] + len(rows[1]), columns[0] : columns[0] + len(columns[1])]
+    areas = np.array([rows[1] @ (part == code) @ columns[1] for code in cover.names])
+    if areas.sum() < MIN_COVERED * (r1 - r0) * (c1 - c0):
+        return None
+    result: FloatArray = areas / areas.sum()
+    return result
+
+
+def _overlap(start: float, stop: float) -> tuple[int, FloatArray]:
+    """First pixel touched by [start, stop), and the length of every touched one that lies in it."""
+    start, stop = round(start, 6), round(stop, 6)  # coordinates are exact to far less than a pixel
+    pixels = np.arange(int(np.floor(start)), int(np.ceil(stop)))
+    return int(pixels[0]), np.minimum(pixels + 1, stop) - np.maximum(pixels, start)
+
+
+def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
+    """Windows of a georeferenced 7-band scene (DN) every `stride` px, where the raster covers them.
+
+    Raises:
+        ValueError: the scene has another coordinate system than the raster, or no window is covered.
+    """
+    dn, position, centre, found = [], [], [], []
+    with rasterio.open(scene) as file:
+        if file.crs is None or file.crs.to_string() != cover.crs:
+            raise ValueError(f"{scene} is in {file.crs}, the land cover in {cover.crs}; expected the same")
+        pixels = file.read()
+        for grid in tile_rules.windows(file.height, file.width, stride):
+            row, col, height, width = grid.window
+            part = pixels[:, row : row + height, col : col + width]
+            left, top = file.transform * (col, row)
+            right, bottom = file.transform * (col + width, row + height)
+            share = fractions(cover, left, top, right, bottom) if (part != 0).all() else None
+            if share is not None:
+                dn.append(part)
+                position.append(((left + right) / 2, (top + bottom) / 2))
+                centre.append((col / size, row / size))
+                found.append(share)
+    if not dn:
+        raise ValueError(f"no window of {scene} is covered by the land-cover raster")
+    degrees = transform(cover.crs, "EPSG:4326", [x for x, _ in position], [y for _, y in position])
+    lon, lat = degrees[0], degrees[1]
+    return Windows(
+        np.stack(dn).astype(np.uint16),
+        np.array(lat),
+        np.array(lon),
+        np.stack(found),
+        tuple(cover.names.values()),
+        np.array(centre),
+    )
+
+
+def blocks(centre: FloatArray, count: int = BLOCKS) -> NDArray[np.int64]:
+    """Strip number (N,) of every window, along the side on which the windows extend further."""
+    axis = int(np.argmax(np.ptp(centre, axis=0)))
+    along = centre[:, axis]
+    edges = np.quantile(along, np.linspace(0, 1, count + 1)[1:-1])
+    result: NDArray[np.int64] = np.searchsorted(edges, along, side="right").astype(np.int64)
+    return result
+
+
+def regress(features: FloatArray, windows: Windows, weights: FloatArray) -> dict[str, Estimate]:
+    """R² of every class, and their mean (`mean`), of ridge regressions over folds of neighbouring strips.
+
+    Training windows that share a pixel with a test window are left out of the fold.
+
+    Args:
+        features: (N, D).
+        windows: with the fractions.
+        weights: (B, N), resamples of the strips.
+    """
+    strip = blocks(windows.centre)
+    fold = strip * FOLDS // (strip.max() + 1)
+    predicted = np.zeros_like(windows.fractions)
+    for f in np.unique(fold):
+        test = fold == f
+        apart = np.abs(windows.centre[:, None] - windows.centre[None, test]).max(axis=2).min(axis=1) >= 1
+        train = ~test & apart
+        predicted[test] = linear.ridge(
+            features[train], windows.fractions[train], features[test], strip[train]
+        )
+    scores: dict[str, Estimate] = {}
+    for c, name in enumerate(windows.classes):
+        if windows.fractions[:, c].mean() >= MIN_FRACTION:
+            args = windows.fractions[:, c], predicted[:, c]
+            scores[name] = Estimate(float(metrics.r2(*args)[0]), metrics.r2(*args, weights))
+    if scores:
+        scores["mean"] = Estimate(
+            float(np.mean([s.value for s in scores.values()])),
+            np.mean([s.samples for s in scores.values()], axis=0),
+        )
+    return scores
