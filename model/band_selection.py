@@ -36,12 +36,18 @@ _MISSING_COASTAL = (
 # Files of known products whose bands have no names: count → what to say.
 _KNOWN_COUNTS = {
     8: "If the first seven are SR_B1..SR_B7, send bands=1,2,3,4,5,6,7",
-    10: "If this is HLS L30 (B01..B07, B09..B11), send bands=1,2,3,4,5,6,7",
+    10: (
+        "If this is HLS L30 (B01..B07, B09..B11), send bands=1,2,3,4,5,6,7 and, as its reflectance is times "
+        "10,000, units=reflectance_1e4"
+    ),
     11: "If this is Landsat B1..B11, send bands=1,2,3,4,5,6,7",
-    12: "If this is Sentinel-2 L2A in the order B01..B08, B8A, B09, B11, B12, send bands=1,2,3,4,9,11,12",
+    12: (
+        "If this is Sentinel-2 L2A in the order B01..B08, B8A, B09, B11, B12, send bands=1,2,3,4,9,11,12 and "
+        "units=reflectance_1e4"
+    ),
     13: (
         "If this is Sentinel-2 L1C in the order B01..B08, B8A, B09..B12, send bands=1,2,3,4,9,12,13; "
-        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12"
+        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12; and units=reflectance_1e4"
     ),
 }
 
@@ -205,7 +211,8 @@ def _single_band(name: str, source: str | None) -> str:
     if here in BANDS:
         which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
     else:
-        which = f"This file is {here}, none of the seven. " if here.startswith(("QA", "ST_")) else ""
+        this = f"This file is {here}, none of the seven" if here.startswith(("QA", "ST_")) else ""
+        which = f"{this or 'Six of the seven are missing'}. "
     return (
         f"{which}A USGS delivery has one file per band: stack its seven in this order, for example with "
         "`rio stack *_SR_B[1-7].TIF -o tile.tif`, and send tile.tif"

@@ -104,6 +104,8 @@ def test_unnamed_files_of_known_products_get_their_answer():
     assert ready(refused(13)) == "1,2,3,4,9,12,13"
     assert ready(refused(13), 1) == "1,2,3,4,13,11,12"
     assert ready(refused(12)) == "1,2,3,4,9,11,12"
+    for count in (10, 12, 13):
+        assert "units=reflectance_1e4" in refused(count).message
     for count in (10, 12, 13, 20):
         assert refused(count).code == "wrong-band-count"
 
@@ -115,7 +117,9 @@ def test_one_file_of_a_usgs_delivery():
     assert "rio stack *_SR_B[1-7].TIF -o tile.tif" in error.message
     assert "QA_PIXEL, none of the seven" in refused(1, source="LC08_QA_PIXEL.TIF").message
     assert "This file is SR_B5" in refused(1, ["SR_B5"]).message
-    assert "stack its seven" in refused(1, source="x.tif").message
+    unnamed = refused(1, source="x.tif").message
+    assert "Six of the seven are missing" in unnamed
+    assert "stack its seven" in unnamed
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 5])
