@@ -4,9 +4,10 @@ Both see the same tiles: noise over the whole range of DN, extremes, constant ti
 tiles with nodata, empty tiles, each with any of the four metadata fields known or missing. An error is the
 largest absolute difference of a tile, over all outputs, as a share of the tile's largest token value.
 
-A token whose second and third best experts have almost the same gate logit may go either way in float32, in
-the network itself as well (another machine or thread count decides). Such tiles are counted; those of them
-that differ are no failure of the export as long as they are rare.
+Where a token's second and third best experts have almost the same gate logit, rounding decides which one it
+takes, in the network itself as well (another machine or thread count may decide otherwise). Such close
+decisions are counted. A tile that differs is excused only if the network gives what the ONNX form gave once
+the two experts of a close decision change places. No export is accepted where close decisions are common.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from model.moe_mae import Encoder
 PROVIDER = "CPUExecutionProvider"
 TOLERANCE = 1e-5  # of a tile's largest token value
 CLOSE_ROUTING = 1e-5  # second minus third gate logit, below which rounding may decide
-MAX_FLIPPED = 1e-3  # share of tiles that may be over the tolerance because of it
+MAX_CLOSE = 1e-3  # share of routing decisions (one for each token and layer) that may be as close
 BATCHES = (1, 3, 8, 33)  # one, odd, the usual, and one more than a power of two
 ROUNDS = 3
-MORE_ROUNDS = 50  # where a tile flipped: enough tiles (2,250) to tell whether that is rare
+MAX_TRIALS = 20  # close decisions of a tile that are tried as its explanation; more than one is unusual
 
 Array = NDArray[np.float32]
 
@@ -43,15 +44,17 @@ class Parity:
     tiles: int = 0
     max_relative_error: float = 0.0  # of all tiles but the flipped ones
     failed: int = 0  # over the tolerance
-    close_routing: int = 0  # with a routing margin below CLOSE_ROUTING in some layer
-    flipped: int = 0  # of these, over the tolerance
+    close_routing: int = 0  # with a close decision
+    flipped: int = 0  # of these, over the tolerance, and explained by that decision
+    decisions: int = 0  # of routing: tiles x layers x tokens
+    close_decisions: int = 0  # with a margin below CLOSE_ROUTING
     max_batch_difference: float = 0.0  # a tile alone against the same in its batch; 0 = bitwise equal
     worst: dict[str, float] = field(default_factory=dict)  # output → largest relative error
 
     @property
     def passed(self) -> bool:
         """Whether the export is faithful."""
-        return self.tiles > 0 and not self.failed and self.flipped < MAX_FLIPPED * self.tiles
+        return self.tiles > 0 and not self.failed and self.close_decisions < MAX_CLOSE * self.decisions
 
     def to_dict(self) -> dict[str, Any]:
         """For the bundle's record."""
@@ -65,15 +68,18 @@ class Parity:
             "batches": list(BATCHES),
             "close_routing_tiles": self.close_routing,
             "flipped_tiles": self.flipped,
+            "routing_decisions": self.decisions,
+            "close_decisions": self.close_decisions,
             "max_batch_difference": self.max_batch_difference,
         }
 
     def __str__(self) -> str:
         return (
             f"{self.failed} of {self.tiles} tiles differ from the network by more than {self.tolerance:g} of "
-            f"their largest token, the largest difference is {self.max_relative_error:.2g}; of the "
-            f"{self.close_routing} tiles with a routing margin under {CLOSE_ROUTING:g}, {self.flipped} more "
-            f"differ (allowed are less than {MAX_FLIPPED:.1%} of all tiles)"
+            f"their largest token, the largest difference is {self.max_relative_error:.2g}; "
+            f"{self.close_decisions} of {self.decisions} routing decisions have a margin under "
+            f"{CLOSE_ROUTING:g} (allowed are less than {MAX_CLOSE:.1%}), {self.flipped} more tiles differ "
+            "because of one"
         )
 
 
@@ -91,11 +97,25 @@ def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -
     session = ort.InferenceSession(onnx_model, options, providers=[PROVIDER])
     parity = Parity(tolerance)
     for number, (dn, metadata) in enumerate(_batches(encoder.config)):
-        if number == ROUNDS * len(BATCHES) and not parity.flipped:
-            break
-        reference, margin = _reference(encoder, dn, metadata)
+        reference, margins = _reference(encoder, dn, metadata)
         found = _run(session, dn, metadata)
-        _compare(parity, found, reference, margin)
+        errors = _errors(found, reference)
+        error = np.max(list(errors.values()), axis=0)  # [B]; NaN wherever one is
+        flipped = np.zeros(len(dn), bool)
+        for i in np.flatnonzero(~(error <= tolerance)):
+            answer = {name: values[i : i + 1] for name, values in found.items()}
+            tile = encoder, dn[i : i + 1], metadata[i : i + 1]
+            flipped[i] = _is_flip(*tile, answer, margins[i], tolerance)
+        parity.tiles += len(dn)
+        parity.failed += int((~(error <= tolerance) & ~flipped).sum())
+        parity.flipped += int(flipped.sum())
+        parity.decisions += margins.size
+        parity.close_decisions += int((margins < CLOSE_ROUTING).sum())
+        parity.close_routing += int((margins < CLOSE_ROUTING).any(axis=(1, 2)).sum())
+        for name, values in errors.items():
+            worst = np.max(values[~flipped], initial=parity.worst.get(name, 0.0))
+            parity.worst[name] = float(worst)
+        parity.max_relative_error = float(np.max(list(parity.worst.values())))
         if number < len(BATCHES):
             for i in range(len(dn)):
                 alone = _run(session, dn[i : i + 1], metadata[i : i + 1])
@@ -104,22 +124,29 @@ def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -
     return parity
 
 
-def _compare(parity: Parity, found: dict[str, Array], reference: dict[str, Array], margin: Array) -> None:
-    size = _largest(reference["tokens"])  # [B]
-    errors = {name: _largest(found[name] - reference[name]) / size for name in reference}
-    error = np.max(list(errors.values()), axis=0)  # [B]; NaN wherever one is
-    close = margin < CLOSE_ROUTING
-    over = ~(error <= parity.tolerance)
-    flipped = over & close
-    parity.tiles += len(error)
-    parity.failed += int((over & ~close).sum())
-    parity.close_routing += int(close.sum())
-    parity.flipped += int(flipped.sum())
-    for name, values in errors.items():
-        if (~flipped).any():
-            worst = float(np.max(values[~flipped]))
-            parity.worst[name] = float(np.maximum(parity.worst.get(name, 0.0), worst))
-    parity.max_relative_error = float(np.max(list(parity.worst.values()), initial=0.0))
+def _errors(found: dict[str, Array], reference: dict[str, Array]) -> dict[str, Array]:
+    """Of each tile and output, as a share of the tile's largest token: [B]."""
+    size = _largest(reference["tokens"])
+    return {name: _largest(found[name] - reference[name]) / size for name in reference}
+
+
+def _is_flip(
+    encoder: Encoder,
+    dn: NDArray[np.uint16],
+    metadata: Array,
+    answer: dict[str, Array],
+    margins: Array,
+    tolerance: float,
+) -> bool:
+    """Whether the network gives `answer` when the experts of one close decision change places."""
+    close = np.argwhere(margins < CLOSE_ROUTING)
+    if len(close) > MAX_TRIALS:
+        return False
+    for layer, token in close:
+        swapped, _ = _reference(encoder, dn, metadata, swap=(int(layer), int(token)))
+        if all(error[0] <= tolerance for error in _errors(answer, swapped).values()):
+            return True
+    return False
 
 
 def _largest(x: Array) -> Array:
@@ -133,16 +160,26 @@ def _run(session: ort.InferenceSession, dn: NDArray[np.uint16], metadata: Array)
 
 
 @torch.inference_mode()
-def _reference(encoder: Encoder, dn: NDArray[np.uint16], metadata: Array) -> tuple[dict[str, Array], Array]:
-    """Outputs of the unfused network, and each tile's smallest routing margin."""
+def _reference(
+    encoder: Encoder, dn: NDArray[np.uint16], metadata: Array, swap: tuple[int, int] | None = None
+) -> tuple[dict[str, Array], Array]:
+    """Outputs of the unfused network, and its routing margins [B, layers, N].
+
+    With `swap`, a layer and a token, that token's last chosen and first rejected expert change places.
+    """
+    k = encoder.config.top_k
     margins: list[torch.Tensor] = []
 
-    def record(_module: torch.nn.Module, _inputs: Any, logits: torch.Tensor) -> None:
-        if logits.shape[-1] > encoder.config.top_k:
-            top = logits.topk(encoder.config.top_k + 1, dim=-1).values  # [B, N, k + 1]
-            margins.append((top[..., -2] - top[..., -1]).amin(dim=1))
+    def look(_module: torch.nn.Module, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        top, index = logits.topk(k + 1, dim=-1)  # [B, N, k + 1]
+        margins.append(top[..., k - 1] - top[..., k])
+        if swap is not None and swap[0] == len(margins) - 1:
+            logits = logits.clone()
+            row, pair = logits[:, swap[1]], index[:, swap[1], k - 1 :]
+            row.scatter_(-1, pair, row.gather(-1, pair).flip(-1))
+        return logits
 
-    hooks = [cast(Block, layer).gate.Wg.register_forward_hook(record) for layer in encoder.layers]
+    hooks = [cast(Block, layer).gate.Wg.register_forward_hook(look) for layer in encoder.layers]
     try:
         z = encoder.standardise(torch.from_numpy(dn.astype(np.int32)))
         tokens = encoder(z, torch.from_numpy(metadata)).tokens.double()
@@ -157,15 +194,15 @@ def _reference(encoder: Encoder, dn: NDArray[np.uint16], metadata: Array) -> tup
         "patch_mean_std": torch.cat([patches.mean(1), patches.std(1, unbiased=False)], dim=-1),
         "tokens": tokens,
     }
-    margin: Array = torch.stack(margins).amin(0).numpy()
-    return {name: value.float().numpy() for name, value in outputs.items()}, margin
+    stacked: Array = torch.stack(margins, dim=1).numpy()
+    return {name: value.float().numpy() for name, value in outputs.items()}, stacked
 
 
 def _batches(config: ModelConfig) -> Iterator[tuple[NDArray[np.uint16], Array]]:
-    """The same tiles every time: MORE_ROUNDS rounds of BATCHES."""
+    """The same tiles every time: ROUNDS rounds of BATCHES."""
     rng = np.random.default_rng(105)
     number = 0
-    for _ in range(MORE_ROUNDS):
+    for _ in range(ROUNDS):
         for size in BATCHES:
             numbers = range(number, number + size)
             number += size
