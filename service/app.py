@@ -68,6 +68,7 @@ def create_app(
         app.state.settings, app.state.engine = settings, running
         app.state.batcher, app.state.pipeline = batcher, pipeline
         metrics.set_model(running.bundle, running.precision, running.provider)
+        await pipeline.warm_up()
         await batcher.start()
         bundle = running.bundle
         log.info(

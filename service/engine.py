@@ -82,6 +82,8 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Idle threads that spin would take the cores that decoding and the event loop run on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; warnings about graph details help no operator
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])

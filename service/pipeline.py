@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service import metrics
+from service import metrics, sample
 from service.batcher import Batcher
 from service.cache import Cache, Namespace
 from service.engine import Engine
@@ -74,6 +74,18 @@ class Pipeline:
             max_decoded_bytes=int(settings.max_decoded_mb * 1_000_000),
         )
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+
+    async def warm_up(self) -> None:
+        """Decodes a made-up tile, so that no request pays for GDAL's and PROJ's first use."""
+        await asyncio.get_running_loop().run_in_executor(
+            self._decoders,
+            prepare,
+            File(sample.make(), None),
+            TileParameters(),
+            None,
+            self._bundle,
+            self._limits,
+        )
 
     async def embed(
         self,

@@ -82,6 +82,15 @@ def test_a_large_body_is_refused_before_it_is_read(server: ServerProcess) -> Non
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_too_much_gets_to_read_the_answer(server: ServerProcess, chunked: bool) -> None:
+    body = b"II*\0" * 5_000_000
+    content = iter([body[i : i + 100_000] for i in range(0, len(body), 100_000)]) if chunked else body
+    answer = httpx.post(f"{server.url}/embed", content=content, headers=TIFF)
+    assert answer.status_code == 413
+    assert "2,000,000" in answer.json()["detail"]
+
+
 def test_a_client_that_goes_away_costs_nothing_more(server: ServerProcess) -> None:
     host, port = re.fullmatch(r"http://(.+):(\d+)", server.url).groups()  # type: ignore[union-attr]
     with socket.create_connection((host, int(port))) as connection:

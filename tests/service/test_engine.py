@@ -1,0 +1,126 @@
+"""The real engine on the bundle of the package, and on bundles that it must refuse."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import bundle as bundles
+from model.bundle import Bundle, BundleError
+from service.engine import OUTPUTS, EngineError, OnnxEngine, warm_up
+from service.formats import l2_normalized
+from tests.service.fake_engine import FakeEngine
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Bundle:
+    return bundles.load()
+
+
+@pytest.fixture(scope="module")
+def engine(loaded: Bundle) -> OnnxEngine:
+    return OnnxEngine(loaded, threads=1)
+
+
+def batch(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(7_000, 30_000, (size, 7, 40, 40), dtype=np.uint16)
+    return dn, rng.normal(size=(size, 4, 2)).astype(np.float32)
+
+
+def test_outputs_are_what_they_are_called(engine: OnnxEngine, loaded: Bundle) -> None:
+    """Each pooling is that of the tokens (float32 sums in another order: a few units in the last place)."""
+    results = engine.run(*batch(3), OUTPUTS)
+    tokens = results["tokens"].astype(np.float64)
+    patches = tokens[:, 5:]
+    want = {
+        "mean": tokens.mean(axis=1),
+        "cls": tokens[:, 4],
+        "patch_mean": patches.mean(axis=1),
+        "patch_mean_std": np.concatenate([patches.mean(axis=1), patches.std(axis=1)], axis=1),
+    }
+    assert tokens.shape == (3, loaded.config.num_tokens, loaded.config.embed_dim)
+    for name, values in want.items():
+        assert np.abs(results[name] - values).max() < 1e-5 * np.abs(tokens).max(), name
+
+
+def test_only_the_outputs_asked_for_are_given(engine: OnnxEngine) -> None:
+    assert engine.run(*batch(1), ("cls",)).keys() == {"cls"}
+
+
+def test_a_tile_is_the_same_in_any_batch(engine: OnnxEngine) -> None:
+    """Bitwise on CPUs with AVX-512, where it was seen; elsewhere within the exporter's tolerance."""
+    dn, metadata = batch(9)
+    together = engine.run(dn, metadata, ("tokens",))["tokens"]
+    for i in (0, 4, 8):
+        alone = engine.run(dn[i : i + 1], metadata[i : i + 1], ("tokens",))["tokens"][0]
+        difference = np.abs(alone - together[i]).max()
+        assert difference <= 1e-5 * np.abs(alone).max(), f"differs by {difference}"
+        if "avx512f" in _cpu_flags():
+            assert alone.tobytes() == together[i].tobytes()
+
+
+def test_a_file_that_changed_after_verification_is_refused(loaded: Bundle) -> None:
+    changed = replace(loaded, files=loaded.files | {"encoder.fp32.onnx": "0" * 64})
+    with pytest.raises(BundleError, match="has changed since"):
+        OnnxEngine(changed)
+
+
+def test_a_file_that_is_no_network_is_refused_with_its_name(tmp_path: Path, loaded: Bundle) -> None:
+    junk = bundles.write(
+        tmp_path / "junk",
+        name="junk",
+        version="1",
+        trained=False,
+        config=loaded.config,
+        preprocessing=loaded.preprocessing,
+        training={},
+        metrics={},
+        parity={},
+        card="junk",
+        files={"encoder.fp32.onnx": b"this is not ONNX"},
+    )
+    with pytest.raises(EngineError, match=r"ONNX Runtime cannot use .*encoder\.fp32\.onnx"):
+        OnnxEngine(junk)
+
+
+def test_another_graph_is_refused(tmp_path: Path, loaded: Bundle) -> None:
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3])
+    out = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["B", 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["mean"])], "other", [value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "encoder.fp32.onnx"
+    path.write_bytes(model.SerializeToString())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    other = replace(loaded, path=tmp_path, files={path.name: digest})
+    with pytest.raises(EngineError, match=r"has the inputs \{'image'.*expected \{'dn'"):
+        OnnxEngine(other)
+
+
+def test_warm_up_refuses_outputs_that_the_configuration_does_not_have(loaded: Bundle) -> None:
+    warm_up(FakeEngine(), (1, 3))
+    with pytest.raises(EngineError, match=r"output mean is float32 \(1, 12\); expected float32 \(1, 144\)"):
+        warm_up(FakeEngine(loaded), (1,))
+
+
+def test_results_that_are_not_finite_are_an_error(engine: OnnxEngine) -> None:
+    dn, metadata = batch(2)
+    metadata[1, 0, 0] = np.inf
+    with pytest.raises(EngineError, match="not finite"):
+        engine.run(dn, metadata, ("mean",))
+
+
+def test_l2_norm_is_one_and_zeros_stay_zeros() -> None:
+    values = np.array([[3, 4], [0, 0], [1e-30, 0]], np.float32)
+    assert np.allclose(l2_normalized(values), [[0.6, 0.8], [0, 0], [1, 0]])
+
+
+def _cpu_flags() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
