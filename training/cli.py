@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from model.probe import Pooling
+from training import evaluation_cli
 
 app = typer.Typer(name="landmoe-train", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -38,7 +39,13 @@ def init(
 
 @app.command()
 def import_reference(
-    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT.pth", help="In the published layout.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT.pth",
+            help="In the published layout; hf://owner/name/file[@revision] for a hub's.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write (.safetensors).")],
     size: Annotated[Size | None, typer.Option(help="Recognised from the weights if not given.")] = None,
     config: Annotated[
@@ -49,7 +56,7 @@ def import_reference(
     ] = False,
 ) -> None:
     """Turn a published-layout .pth into our checkpoint, without running any code in it."""
-    from model import checkpoint
+    from model import checkpoint, hub
     from model.config import SIZES, ConfigError
     from model.published import import_reference as read
     from model.published import read_config
@@ -58,8 +65,9 @@ def import_reference(
         raise typer.BadParameter("give --size or --config, not both")
     try:
         architecture = read_config(config) if config else SIZES[size] if size else None
-        found = read(source, architecture, published=published)
-    except (checkpoint.CheckpointError, ConfigError) as error:
+        path = hub.fetch_file(source) if hub.is_address(source) else Path(source)
+        found = read(path, architecture, published=published)
+    except (checkpoint.CheckpointError, ConfigError, hub.HubError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     checkpoint.save(output, found)
@@ -70,18 +78,36 @@ def import_reference(
 @app.command()
 def pack(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the packed set.")],
-    config: Annotated[Path, typer.Option(help="YAML file: sources and splits.")],
-    root: Annotated[Path, typer.Option(help="Folder that the sources' paths are relative to.")] = Path(),
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="Folders of GeoTIFFs, scenes, .npz sets; or --config."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with sources and splits.")] = None,
+    root: Annotated[Path, typer.Option(help="Folder that paths in the file are relative to.")] = Path(),
+    stride: Annotated[int, typer.Option(min=1, help="px between windows of scenes; below 40, overlap.")] = 40,
+    units: Annotated[str, typer.Option(help="auto, dn, reflectance or reflectance_1e4.")] = "auto",
+    bands: Annotated[str | None, typer.Option(help="Seven indices or names, SR_B1 to SR_B7.")] = None,
+    when: Annotated[str | None, typer.Option(help="Acquisition time of all, RFC 3339 or a date.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Pack GeoTIFFs and .npz sets into memory-mapped shards, split by place."""
+    """Pack GeoTIFFs and .npz sets into memory-mapped shards, split by place.
+
+    Run again it only does what is missing or has changed. Files that give no tile are listed with the reason.
+    """
+    from training import detect, settings
     from training import pack as packing
     from training.commands import reported
-    from training.settings import load
 
+    if (config is None) == (not paths):
+        raise typer.BadParameter("give either paths or --config")
     with reported():
-        packed = packing.pack(load(packing.PackConfig, config), root, out, workers=workers)
-        typer.echo(packing.report(packed))
+        if config:
+            chosen = settings.load(packing.PackConfig, config)
+        else:
+            options = {"stride": stride, "units": units, "bands": bands, "when": when}
+            found = [source.model_dump() | options for path in paths or [] for source in detect.detect(path)]
+            chosen = settings.checked(packing.PackConfig, {"sources": found})
+        typer.echo(packing.report(packing.pack(chosen, root, out, workers=workers)))
 
 
 @app.command()
@@ -165,19 +191,68 @@ def import_probe(
     from training.published_probe import ImportProbeError, read_labels
     from training.published_probe import import_probe as convert
 
+    if not output.is_dir() and output.suffix != ".safetensors":
+        raise typer.BadParameter(f"-o {output} is neither a .safetensors file nor the folder of a bundle")
     try:
         found = convert(source, description, pooling, read_labels(labels) if labels else None)
         if output.is_dir():
             add_probe(output, name or source.stem, found.probe)
         else:
             probes.save_probe(output, found.probe)
-    except (ImportProbeError, BundleError) as error:
+    except (ImportProbeError, BundleError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     probe = found.probe
     typer.echo(f"{output}: {probe.task}, {len(probe.labels)} classes, {probe.dim} values of {probe.pooling}")
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measure training on this machine.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("step")
+def bench_step(
+    size: Annotated[Size, typer.Option(help="One of the published sizes.")] = Size.S,
+    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per step.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each form; the median counts.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Time a training step with dense experts and with a loop over experts."""
+    import torch
+
+    from model.config import SIZES
+    from training.bench import step_times
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    times = step_times(SIZES[size], batch_size=batch_size, steps=steps, device=device)
+    for name, seconds in (("dense experts", times.dense), ("loop over experts", times.looped)):
+        typer.echo(f"{name}: {seconds * 1000:.0f} ms per step, {batch_size / seconds:.0f} tiles/s")
+    typer.echo(
+        f"dense is {times.speed_up:.2f} times as fast ({device}, size {size}, batch {batch_size}, fp32)"
+    )
+
+
+@bench.command("loader")
+def bench_loader(
+    path: Annotated[Path, typer.Argument(help="A packed set.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per batch.")] = 128,
+    batches: Annotated[int, typer.Option(min=1)] = 100,
+) -> None:
+    """Time the loader alone; set it beside `bench step`, which it must exceed."""
+    from training.bench import loader_rate
+    from training.commands import reported
+
+    with reported():
+        rate = loader_rate(path, batch_size=batch_size, batches=batches)
+        typer.echo(f"loader: {rate:.0f} tiles/s in batches of {batch_size}, with augmentation")
+
+
+for command in (evaluation_cli.probe, evaluation_cli.evaluate, evaluation_cli.figures):
+    app.command()(command)
 
 
 def main() -> None:

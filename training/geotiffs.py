@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -41,13 +42,27 @@ class _Header(NamedTuple):
     gsd: float  # metres, NaN unknown
 
 
-def files(folder: Path, source: SourceConfig) -> list[Path]:
-    """GeoTIFFs of a folder in a fixed order; in BigEarthNet's layout those of `images/`."""
+def files(folder: Path, source: SourceConfig, root: Path) -> list[Path]:
+    """GeoTIFFs of a folder and below, in a fixed order; in BigEarthNet's layout those of `images/`.
+
+    With `names`, only the listed ones; a listed tile without a file is returned too, and then skipped with
+    that reason.
+
+    Raises:
+        OSError: the CSV cannot be read.
+    """
     start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
     if start.is_file():
         return [start]
-    found = start.rglob("*") if source.recursive else start.glob("*")
-    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in start.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if source.names is None:
+        return found
+    with (root / source.names).open(newline="") as file:
+        rows = list(csv.reader(file))
+    column = rows[0].index("id") if rows and "id" in rows[0] else 0
+    listed = rows[1:] if rows and "id" in rows[0] else rows
+    by_name = {p.stem: p for p in found}
+    return [by_name.get(Path(r[column]).stem, start / f"{r[column]}.tif") for r in listed if r]
 
 
 def read_tile(path: Path, folder: Path, source: SourceConfig, image_size: int) -> Sample | Skipped:
@@ -56,6 +71,8 @@ def read_tile(path: Path, folder: Path, source: SourceConfig, image_size: int) -
     The place is the centre of the file's bounds. Time and labels: BigEarthNet's come from the file name and
     `labels/*.json`, EuroSAT's label is the class folder's name.
     """
+    if not path.exists():
+        return Skipped(str(path), "listed, but there is no such file")
     try:
         with _open(path) as raster:
             header = _header(raster)
@@ -216,3 +233,12 @@ def _centre(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def raster_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels; (0, 0) for an unreadable file, which packing will report."""
+    try:
+        with _open(path) as raster:
+            return raster.height, raster.width
+    except (RasterioError, OSError):
+        return 0, 0

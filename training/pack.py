@@ -8,8 +8,9 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig
 
 IMAGE_SIZE = 40  # px, a side; the network's input
+MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
 FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
 
 
@@ -61,9 +63,12 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
     names = [s.name for s in config.sources]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise PackError(f"source names are used twice: {', '.join(twice)}")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise PackError(f"{out} holds other files; expected a new or empty folder, or a packed set")
     jobs = [job for source in config.sources for job in _jobs(source, root, config.hour_convention)]
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
     wanted = {job.name for job in jobs}
     for existing in folder.iterdir():
         if existing.name not in wanted:  # of an older configuration, or cut off half-way
@@ -85,7 +90,7 @@ def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> 
     path = root / source.path
     if not path.exists():
         raise PackError(f"source {source.name}: {path} does not exist")
-    items = [path] if source.kind in ("npz", "scene") else geotiffs.files(path, source)
+    items = [path] if source.kind in ("npz", "scene") else geotiffs.files(path, source, root)
     if not items:
         raise PackError(f"source {source.name}: no GeoTIFF found in {path}")
     for start in range(0, len(items), FILES_PER_SHARD):
@@ -99,9 +104,17 @@ def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> 
 
 def _key(source: SourceConfig, items: Sequence[Path], hour_convention: HourConvention) -> str:
     """Changes whenever the shard's content would: settings, rules, or a file's size or time of change."""
-    stats = [(str(i.name), i.stat().st_size, i.stat().st_mtime_ns) for i in items]
+    stats = [(i.name, *_stat(i)) for i in items]
     what = [shards.FORMAT_VERSION, PREPROCESSING_VERSION, hour_convention, source.model_dump_json(), stats]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _run(
@@ -121,12 +134,18 @@ def _run(
                 _write(job, folder, root, config.hour_convention)
                 progress.advance(bar)
             return
-        with ProcessPoolExecutor(workers) as pool:
+        # Spawned, not forked: GDAL and the progress bar have threads.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             futures = [pool.submit(_write, job, folder, root, config.hour_convention) for job in jobs]
             try:
                 for future in as_completed(futures):
                     future.result()
                     progress.advance(bar)
+            except BrokenProcessPool as error:
+                raise PackError(
+                    "a worker process died (out of memory, or a file that crashes the TIFF reader); what is "
+                    "packed is kept, and --workers 1 shows where it happens"
+                ) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -194,7 +213,6 @@ def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
         "format": shards.FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
         "image_size": IMAGE_SIZE,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
         "tiles": everything.count,
         "skipped": len(skipped),

@@ -54,6 +54,10 @@ class SplitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    by: Literal["place", "source"] = Field(
+        default="place",
+        description="source: rules hold for their own tiles only, as in published splits, whose tiles adjoin",
+    )
     distance_km: float = Field(default=5.0, ge=0, description="footprints closer than this are one place")
     validation: float = Field(default=0.1, ge=0, le=1, description="share of the places without a rule")
     test: float = Field(default=0.1, ge=0, le=1)
@@ -62,6 +66,8 @@ class SplitConfig(BaseModel):
 
     @model_validator(mode="after")
     def _shares(self) -> SplitConfig:
+        if self.by == "source" and any(rule.box for rule in self.rules):
+            raise ValueError("by: source takes rules with a source only; got a box")
         if self.validation + self.test > 1:
             raise ValueError(f"validation {self.validation} + test {self.test} is more than 1")
         return self
@@ -124,6 +130,10 @@ def assign(
     _, numbers = np.unique(np.array(names, np.str_), return_inverse=True)
     place[rest] = numbers + count
     split = _splits(place, lat, lon, groups, sources, box_of, config)
+    if config.by == "source":
+        for rule in config.rules:
+            if rule.source:
+                split[sources == rule.source] = SPLITS.index(rule.split)
     split[buffer] = SPLITS.index("buffer")
     return place, split
 

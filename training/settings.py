@@ -18,26 +18,45 @@ class SettingsError(ValueError):
     """A configuration that cannot be used: which key, what it holds, what was expected."""
 
 
+PACKAGED = Path(__file__).parent / "configs"
+
+
+def find(name: Path) -> Path:
+    """A file, or by its bare name one of the configurations that come with the package."""
+    packaged = PACKAGED / f"{name}.yaml"
+    return packaged if not name.exists() and name.parent == Path() and packaged.exists() else name
+
+
 def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file, apply `key.sub=value` overrides, and check every key.
+    """Read a YAML file or packaged configuration, apply `key.sub=value` overrides, and check every key.
 
     Raises:
         SettingsError: the file cannot be read, or a key is unknown, missing or has an unusable value.
     """
+    path = find(path)
     bad = [o for o in overrides if "=" not in o]
     if bad:
         raise SettingsError(f"override {bad[0]!r}: expected key=value")
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
     except (OmegaConfBaseException, YAMLError) as error:
         raise SettingsError(f"{path}: {error}") from error
+    return checked(kind, values, str(path))
+
+
+def checked(kind: type[Model], values: object, where: str = "settings") -> Model:
+    """Values as a model.
+
+    Raises:
+        SettingsError: with a line for every key that is unknown, missing or has an unusable value.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{path}:\n{described(error)}") from error
+        raise SettingsError(f"{where}:\n{described(error)}") from error
 
 
 def described(error: ValidationError) -> str:

@@ -41,7 +41,9 @@ class SourceConfig(BaseModel):
     when: str | None = Field(
         default=None, description="acquisition time of all tiles, where the files do not say"
     )
-    recursive: bool = True
+    names: Path | None = Field(
+        default=None, description="CSV that lists the tiles to take, in its column `id` or else its first"
+    )
 
 
 @dataclass(frozen=True)
