@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model import manifest
+from model import hub, manifest
 from model.config import PREPROCESSING_VERSION, ConfigError, ModelConfig, Preprocessing
 from model.manifest import CARD, FORMAT, FORMAT_VERSION, MANIFEST, BundleError
 from model.probe import LinearProbe, ProbeError, encode, load_probe
@@ -105,17 +105,18 @@ class Bundle:
         return name
 
 
-def load(path: Path | None = None) -> Bundle:
+def load(source: Path | str | None = None) -> Bundle:
     """Reads a bundle and verifies every byte of it.
 
     Args:
-        path: the bundle's folder; None for the one that ships in the package.
+        source: the bundle's folder; `hf://owner/name[@revision]` for one on a hub (see hub.py); None for the
+            one that ships in the package.
 
     Raises:
-        BundleError: no such folder, a folder that is no bundle, a format or preparation rules newer than this
-            program, a file that is missing, surplus, too large or damaged.
+        BundleError: no such folder or repository, one that is no bundle, a format or preparation rules newer
+            than this program, a file that is missing, surplus, too large or damaged.
     """
-    path = DEFAULT if path is None else Path(path)
+    path = _locate(source)
     record = manifest.read(path)
     try:
         config = ModelConfig.from_dict(record["config"])
@@ -141,6 +142,15 @@ def load(path: Path | None = None) -> Bundle:
         card=manifest.read_text(path / CARD, manifest.MAX_CARD_BYTES),
         files=record["files"],
     )
+
+
+def _locate(source: Path | str | None) -> Path:
+    if source is None or not hub.is_address(source):
+        return DEFAULT if source is None else Path(source)
+    try:
+        return hub.fetch_bundle(source)
+    except hub.HubError as error:
+        raise BundleError(str(error)) from error
 
 
 def write(

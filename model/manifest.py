@@ -21,6 +21,9 @@ FORMAT = "landmoe-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "card.md"
+HUB_PAGE = (
+    "README.md"  # what a hub shows for a repository; not ours, but beside every bundle that lies on one
+)
 
 # Generous for what a bundle holds (10 MB for size S), small enough that a foreign folder is refused at once.
 MAX_MANIFEST_BYTES = 4 << 20
@@ -58,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
 
     Links to files are followed, since download caches are made of them: the digest decides, wherever the
     bytes lie. Links to folders are refused. Hidden files (.DS_Store, .gitattributes, a download tool's
-    notes) are nobody's and are passed over.
+    notes) are nobody's and are passed over, and so is the page of a repository on a hub.
 
     Raises:
         BundleError: no such folder, no or another manifest, a format newer than this program, a file that is
@@ -69,6 +72,7 @@ def read(path: Path) -> dict[str, Any]:
     manifest = _parse(path)
     files: dict[str, str] = manifest["files"]
     _check_listing(path, files)
+    _check_presence(path, files)
     for name, expected in files.items():
         actual = sha256(path / name)
         if actual != expected:
@@ -76,6 +80,17 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path / name} is damaged: its SHA-256 is {actual}, {MANIFEST} expects {expected}"
             )
     return manifest
+
+
+def listed(path: Path) -> tuple[str, ...]:
+    """Names of the files that the manifest in `path` lists, be they there or not.
+
+    Raises:
+        BundleError: no or another manifest, a format newer than this program, a name that does not fit.
+    """
+    files: dict[str, Any] = _parse(path)["files"]
+    _check_listing(path, files)
+    return tuple(files)
 
 
 def is_bundle(path: Path) -> bool:
@@ -192,10 +207,13 @@ def _check_listing(path: Path, files: Mapping[str, Any]) -> None:
             f"{path / MANIFEST} lists {', '.join(sorted(files)) or 'no file'}; "
             f"expected {CARD} and encoder.<precision>.onnx among them"
         )
+
+
+def _check_presence(path: Path, files: Mapping[str, str]) -> None:
     found = _found(path)
     if missing := sorted(files.keys() - found):
         raise BundleError(f"{path} is incomplete: {', '.join(missing)} missing")
-    if surplus := sorted(found - files.keys() - {MANIFEST}):
+    if surplus := sorted(found - files.keys() - {MANIFEST, HUB_PAGE}):
         raise BundleError(f"{path} holds files that {MANIFEST} does not list: {', '.join(surplus[:10])}")
 
 

@@ -371,6 +371,9 @@ def test_command_writes_a_probe(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "its 10 classes are numbers: give --labels" in result.output
+    result = CliRunner().invoke(app, [*arguments[:2], "-o", str(tmp_path / "nothing")])
+    assert result.exit_code == 2
+    assert "neither a .safetensors file nor" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_command_puts_a_probe_into_a_bundle(tmp_path: Path) -> None:
