@@ -117,7 +117,7 @@ def load(source: Path | str | None = None) -> Bundle:
             than this program, a file that is missing, surplus, too large or damaged.
     """
     path = _locate(source)
-    record = manifest.read(path)
+    record = manifest.read(path, exact=not hub.is_address(source))
     try:
         config = ModelConfig.from_dict(record["config"])
         preprocessing = Preprocessing.from_dict(record["preprocessing"])

@@ -21,9 +21,7 @@ FORMAT = "landmoe-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "card.md"
-HUB_PAGE = (
-    "README.md"  # what a hub shows for a repository; not ours, but beside every bundle that lies on one
-)
+HUB_PAGE = "README.md"  # what a hub shows of a repository: not ours, but beside every bundle on one
 
 # Generous for what a bundle holds (10 MB for size S), small enough that a foreign folder is refused at once.
 MAX_MANIFEST_BYTES = 4 << 20
@@ -56,12 +54,17 @@ class BundleError(ValueError):
     """A folder that is not a usable bundle: what was found, and what was expected."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, exact: bool = True) -> dict[str, Any]:
     """The manifest of the bundle in `path`, with every listed file verified.
 
     Links to files are followed, since download caches are made of them: the digest decides, wherever the
     bytes lie. Links to folders are refused. Hidden files (.DS_Store, .gitattributes, a download tool's
     notes) are nobody's and are passed over, and so is the page of a repository on a hub.
+
+    Args:
+        path: the bundle's folder.
+        exact: whether a file that is not listed is an error. The folder of a download cache may hold what
+            another tool has fetched of the same repository.
 
     Raises:
         BundleError: no such folder, no or another manifest, a format newer than this program, a file that is
@@ -72,7 +75,11 @@ def read(path: Path) -> dict[str, Any]:
     manifest = _parse(path)
     files: dict[str, str] = manifest["files"]
     _check_listing(path, files)
-    _check_presence(path, files)
+    found = _found(path)
+    if missing := sorted(files.keys() - found):
+        raise BundleError(f"{path} is incomplete: {', '.join(missing)} missing")
+    if exact and (surplus := sorted(found - files.keys() - {MANIFEST, HUB_PAGE})):
+        raise BundleError(f"{path} holds files that {MANIFEST} does not list: {', '.join(surplus[:10])}")
     for name, expected in files.items():
         actual = sha256(path / name)
         if actual != expected:
@@ -207,14 +214,6 @@ def _check_listing(path: Path, files: Mapping[str, Any]) -> None:
             f"{path / MANIFEST} lists {', '.join(sorted(files)) or 'no file'}; "
             f"expected {CARD} and encoder.<precision>.onnx among them"
         )
-
-
-def _check_presence(path: Path, files: Mapping[str, str]) -> None:
-    found = _found(path)
-    if missing := sorted(files.keys() - found):
-        raise BundleError(f"{path} is incomplete: {', '.join(missing)} missing")
-    if surplus := sorted(found - files.keys() - {MANIFEST, HUB_PAGE}):
-        raise BundleError(f"{path} holds files that {MANIFEST} does not list: {', '.join(surplus[:10])}")
 
 
 def _found(path: Path) -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import bundle, manifest
@@ -123,6 +123,7 @@ def test_surplus_file_is_named_but_hidden_ones_pass(folder: Path) -> None:
     (folder / ".gitattributes").write_text("*.onnx binary")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "notes").write_text("of a download tool")
+    (folder / "README.md").write_text("what a hub shows of the repository")
     bundle.load(folder)
     (folder / "probes" / "surplus.bin").write_bytes(b"")
     with pytest.raises(BundleError, match=r"does not list: probes/surplus\.bin"):
@@ -179,6 +180,7 @@ def test_manifest_that_is_not_ours_or_not_json(folder: Path, text: str) -> None:
         bundle.load(folder)
 
 
+@settings(deadline=None)  # the first example writes to a cold disk
 @given(st.binary(max_size=200))
 def test_any_bytes_as_manifest_give_a_bundle_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -197,8 +197,7 @@ def test_no_network(user: User, repository: Repository) -> None:
 
 
 def test_a_cache_filled_by_another_tool_is_used_offline(user: User, repository: Repository) -> None:
-    """`hf download owner/name` fetches the hub's page of the repository too."""
-    del repository.commits[commit(1)]["training.log"], repository.commits[commit(1)]["run.sh"]
+    """`hf download owner/name` fetches all that the repository holds."""
     names = list(repository.commits[commit(1)])
     done = user.run(
         "-c", f"import huggingface_hub as h\nfor f in {names!r}: h.hf_hub_download('owner/name', f)"
@@ -206,7 +205,7 @@ def test_a_cache_filled_by_another_tool_is_used_offline(user: User, repository: 
     assert done.returncode == 0, done.stderr
     (line,) = user.load("hf://owner/name", HF_HUB_OFFLINE="1")
     assert line.split()[:2] == ["test", "1"]
-    assert (Path(line.split()[2]) / "README.md").exists()
+    assert (Path(line.split()[2]) / "training.log").exists()
 
 
 def test_the_token_is_sent(user: User, repository: Repository) -> None:
