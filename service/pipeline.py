@@ -6,42 +6,20 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service import metrics, sample
+from service import sample
 from service.batcher import Batcher
-from service.cache import Cache, Namespace
+from service.cache import Cache
 from service.engine import Engine
-from service.errors import TILE_ERRORS, DeadlineError, RequestError, ServiceError
+from service.errors import TILE_ERRORS, DeadlineError, RequestError
 from service.geotiff import Limits
-from service.parameters import EmbedOptions, Pooling, TileParameters
+from service.parameters import EmbedOptions, TileParameters
 from service.prepare import PreparedTile, prepare
+from service.results import Embedded as Embedded
+from service.results import Report as Report
+from service.results import Results
 from service.settings import Settings
 from service.upload import File
-
-CacheState = Literal["hit", "miss", "bypass"]
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A tile with its embedding: float32 (dim,) or (105, dim) for tokens, not normalised, read-only."""
-
-    tile: PreparedTile
-    values: NDArray[np.float32]
-    cached: bool
-
-
-@dataclass(slots=True)
-class Report:
-    """How a request went: seconds of each stage, the largest batch its tiles were in, what the cache gave."""
-
-    stages: dict[str, float] = field(default_factory=dict)
-    batch_size: int = 0
-    cache: CacheState = "miss"
 
 
 class Pipeline:
@@ -60,14 +38,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._bundle = engine.bundle
-        self._batcher = batcher
-        self._cache = cache
-        self._namespace = Namespace(
-            engine.bundle.encoder_digest(engine.precision),
-            engine.provider,
-            engine.precision,
-            engine.bundle.preprocessing.version,
-        )
+        self._results = Results(engine, batcher, cache)
         self._limits = Limits(
             max_pixels=settings.max_pixels,
             max_bands=settings.max_bands,
@@ -84,7 +55,7 @@ class Pipeline:
             TileParameters(),
             None,
             self._bundle,
-            self._limits,
+            Limits(),
         )
 
     async def embed(
@@ -109,12 +80,14 @@ class Pipeline:
         Raises:
             OverloadedError, UnavailableError, DeadlineError: the whole request cannot be answered.
         """
-        report = Report(cache="bypass" if bypass else "miss")
+        report = Report(cache="bypass" if bypass else "hit")
         timeout_s = self._settings.request_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 tiles = await self._prepare(files, parameters, options, report)
-                return await self._results(tiles, options.pooling, bypass, report), report
+                good = [tile for tile in tiles if isinstance(tile, PreparedTile)]
+                results = iter(await self._results.of(good, options.pooling, report, bypass=bypass))
+                return [next(results) if isinstance(t, PreparedTile) else t for t in tiles], report
         except TimeoutError as error:
             raise DeadlineError(timeout_s) from error
 
@@ -141,66 +114,10 @@ class Pipeline:
             ),
             return_exceptions=True,
         )
-        _note(report, "decode", time.perf_counter() - start)
+        report.note("decode", time.perf_counter() - start)
         decoded = iter(outcomes)
         tiles = [given if isinstance(given, RequestError) else next(decoded) for given in parameters]
         for tile in tiles:
             if isinstance(tile, BaseException) and not isinstance(tile, TILE_ERRORS):
                 raise tile  # not the file's fault
         return tiles  # type: ignore[return-value]  # every BaseException left is one of TILE_ERRORS
-
-    async def _results(
-        self, tiles: Sequence[PreparedTile | Exception], pooling: Pooling, bypass: bool, report: Report
-    ) -> list[Embedded | Exception]:
-        good = [tile for tile in tiles if isinstance(tile, PreparedTile)]
-        keys = [self._namespace.key(tile.hash, pooling) for tile in good]
-        found: list[bytes | None] = [None] * len(good)
-        if not bypass and good:
-            start = time.perf_counter()
-            found = await self._cache.get(keys)
-            _note(report, "cache", time.perf_counter() - start)
-            if None not in found:
-                report.cache = "hit"
-        # Equal tiles of one request are computed once.
-        wanted = {key: tile for key, tile, value in zip(keys, good, found, strict=True) if value is None}
-        computed: dict[bytes, NDArray[np.float32] | Exception] = {}
-        if wanted:
-            results = await self._batcher.submit([(t.dn, t.encoding) for t in wanted.values()], pooling)
-            for key, result in zip(wanted, results, strict=True):
-                if isinstance(result, ServiceError):
-                    computed[key] = result
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    computed[key] = result.values
-                    report.batch_size = max(report.batch_size, result.batch_size)
-                    report.stages["queue"] = max(report.stages.get("queue", 0), result.queued_s)
-                    report.stages["inference"] = max(report.stages.get("inference", 0), result.inference_s)
-            if not bypass:
-                self._cache.put({k: v.tobytes() for k, v in computed.items() if not isinstance(v, Exception)})
-        answers = iter(zip(good, keys, found, strict=True))
-        return [
-            self._answer(*next(answers), computed, pooling) if isinstance(tile, PreparedTile) else tile
-            for tile in tiles
-        ]
-
-    def _answer(
-        self,
-        tile: PreparedTile,
-        key: bytes,
-        found: bytes | None,
-        computed: dict[bytes, NDArray[np.float32] | Exception],
-        pooling: Pooling,
-    ) -> Embedded | Exception:
-        if found is not None:
-            values = np.frombuffer(found, "<f4")
-            if pooling == "tokens":
-                values = values.reshape(self._bundle.config.num_tokens, -1)
-            return Embedded(tile, values, cached=True)
-        result = computed[key]
-        return result if isinstance(result, Exception) else Embedded(tile, result, cached=False)
-
-
-def _note(report: Report, stage: str, seconds: float) -> None:
-    report.stages[stage] = seconds
-    metrics.STAGES[stage].observe(seconds)

@@ -22,17 +22,23 @@ from service.upload import File
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedTile:
-    """A tile ready for the engine.
+class DescribedTile:
+    """What is known of a tile without its pixels.
 
-    `dn` is uint16 (7, 40, 40), filled; `encoding` is float32 (4, 2); `hash` is of both; `fields` are those of
-    the answer's item that do not depend on the network.
+    `hash` is of everything that the network sees; `fields` are those of the answer's item that do not depend
+    on the network.
     """
+
+    hash: bytes
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTile(DescribedTile):
+    """A tile ready for the engine: `dn` is uint16 (7, 40, 40), filled; `encoding` is float32 (4, 2)."""
 
     dn: NDArray[np.uint16]
     encoding: NDArray[np.float32]
-    hash: bytes
-    fields: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

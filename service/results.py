@@ -1,0 +1,130 @@
+"""Prepared tiles → their results: from the cache, from a computation under way, or from the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import metrics
+from service.batcher import Batcher, Embedding
+from service.cache import Cache, Namespace
+from service.engine import Engine
+from service.errors import ServiceError
+from service.parameters import Pooling
+from service.prepare import DescribedTile, PreparedTile
+
+CacheState = Literal["hit", "miss", "bypass"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A tile with its embedding: float32 (dim,) or (105, dim) for tokens, not normalised, read-only."""
+
+    tile: DescribedTile
+    values: NDArray[np.float32]
+    cached: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """How a request went: seconds of each stage, the largest batch its tiles were in, what the cache gave.
+
+    `cache` is the least of all tiles: one miss makes a hit a miss.
+    """
+
+    stages: dict[str, float] = field(default_factory=dict)
+    batch_size: int = 0
+    cache: CacheState = "hit"
+
+    def note(self, stage: str, seconds: float) -> None:
+        """Adds to the time of a stage."""
+        self.stages[stage] = self.stages.get(stage, 0) + seconds
+        metrics.STAGES[stage].observe(seconds)
+
+
+class Results:
+    """Gives every prepared tile its result; the one place that asks the cache and the batcher.
+
+    Args:
+        engine: whose results are kept and given.
+        batcher: in front of the engine.
+        cache: of results.
+    """
+
+    def __init__(self, engine: Engine, batcher: Batcher, cache: Cache) -> None:
+        self._num_tokens = engine.bundle.config.num_tokens
+        self._batcher = batcher
+        self._cache = cache
+        self._namespace = Namespace(
+            engine.bundle.encoder_digest(engine.precision),
+            engine.provider,
+            engine.precision,
+            engine.bundle.preprocessing.version,
+        )
+
+    async def of(
+        self, tiles: Sequence[PreparedTile], pooling: Pooling, report: Report, *, bypass: bool = False
+    ) -> list[Embedded | ServiceError]:
+        """Embeds tiles; each succeeds or fails alone.
+
+        Args:
+            tiles: as `prepare` makes them.
+            pooling: the output of the network that is wanted.
+            report: of the request; stages, batch size and what the cache gave are noted there.
+            bypass: neither read nor write the cache.
+
+        Returns:
+            For each tile its result or error, in their order.
+
+        Raises:
+            OverloadedError, UnavailableError: the tiles cannot be taken; none was.
+        """
+        if not tiles:
+            return []
+        keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
+        found: list[bytes | None] = [None] * len(tiles)
+        if not bypass:
+            start = time.perf_counter()
+            found = await self._cache.get(keys)
+            report.note("cache", time.perf_counter() - start)
+            if None in found:
+                report.cache = "miss"
+        # Equal tiles of one request are computed once.
+        wanted = {key: tile for key, tile, value in zip(keys, tiles, found, strict=True) if value is None}
+        computed = await self._compute(wanted, pooling, report) if wanted else {}
+        if not bypass:
+            self._cache.put({k: v.values.tobytes() for k, v in computed.items() if isinstance(v, Embedding)})
+        return [
+            self._answer(tile, value, pooling) if value is not None else _computed(tile, computed[key])
+            for tile, key, value in zip(tiles, keys, found, strict=True)
+        ]
+
+    async def _compute(
+        self, wanted: Mapping[bytes, PreparedTile], pooling: Pooling, report: Report
+    ) -> dict[bytes, Embedding | ServiceError]:
+        computed: dict[bytes, Embedding | ServiceError] = {}
+        results = await self._batcher.submit([(t.dn, t.encoding) for t in wanted.values()], pooling)
+        for key, result in zip(wanted, results, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, ServiceError):
+                raise result
+            computed[key] = result
+            if isinstance(result, Embedding):
+                report.batch_size = max(report.batch_size, result.batch_size)
+                report.stages["queue"] = max(report.stages.get("queue", 0), result.queued_s)
+                report.stages["inference"] = max(report.stages.get("inference", 0), result.inference_s)
+        return computed
+
+    def _answer(self, tile: PreparedTile, found: bytes, pooling: Pooling) -> Embedded:
+        values = np.frombuffer(found, "<f4")
+        if pooling == "tokens":
+            values = values.reshape(self._num_tokens, -1)
+        return Embedded(tile, values, cached=True)
+
+
+def _computed(tile: PreparedTile, result: Embedding | ServiceError) -> Embedded | ServiceError:
+    return result if isinstance(result, ServiceError) else Embedded(tile, result.values, cached=False)
