@@ -11,38 +11,41 @@ import typer
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-_BUNDLE_HELP = "folder of the bundle; the one in the package if not given"
+_BUNDLE_HELP = "A folder, or hf://owner/name[@revision]; the one in the package if not given."
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(envvar="LANDMOE_HOST")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(envvar="LANDMOE_HOST", help="0.0.0.0 listens on all addresses.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="LANDMOE_PORT", min=0, max=65535, help="0 = any free one")
+        int, typer.Option(envvar="LANDMOE_PORT", min=0, max=65535, help="0 is any free one.")
     ] = 8000,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes, each with its own engine")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="folder of the bundle; default: the one in the package")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes, each with its own engine.")] = None,
+    bundle: Annotated[str | None, typer.Option(help=_BUNDLE_HELP)] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve tiles over HTTP. LANDMOE_ environment variables set everything else."""
-    from service import server, settings
+    from service import settings
 
     given = {"workers": workers, "bundle": bundle, "log_level": log_level}
     try:
         chosen = settings.load(**{name: value for name, value in given.items() if value is not None})
+    except settings.SettingsError as error:
+        _fail(error)
+    from service import server
+
+    try:
         server.serve(chosen, server.bind(host, port))
-    except (settings.SettingsError, server.StartError) as error:
+    except server.StartError as error:
         _fail(error)
 
 
 @app.command()
 def info(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="folder of a bundle; default: the one in the package")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    bundle: Annotated[str | None, typer.Argument(help=_BUNDLE_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Verify a bundle and say what it is."""
     from model.bundle import BundleError, load

@@ -21,7 +21,7 @@ _HEADERS = {
     "X-Request-ID": "taken over from the request, or made",
     "Server-Timing": "milliseconds of decode, cache, queue, inference and format",
     "X-Cache": "hit, miss or bypass",
-    "X-Batch-Size": "tiles that were computed together",
+    "X-Batch-Size": "tiles that were computed together; 0 where all came from the cache",
 }
 
 

@@ -22,8 +22,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
-    bundle: Path | None = Field(
-        default=None, description="the bundle's folder; the one in the package if unset"
+    bundle: Path | str | None = Field(
+        default=None, description="a folder or hf://owner/name[@revision]; the one in the package if unset"
     )
     precision: Literal["exact"] = Field(default="exact", description="exact = fp32")
     workers: int = Field(default=1, ge=1, le=256, description="processes; each has its own engine")

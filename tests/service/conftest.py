@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import structlog
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -14,6 +15,14 @@ from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 
 MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logging() -> None:
+    """One JSON line for each event; structlog's default draws tracebacks, which takes seconds."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_cache_hits_until_bypassed(client: TestClient, engine: FakeEngine) -> No
     assert [r.headers["x-cache"] for r in (first, second, third)] == ["miss", "hit", "hit"]
     assert [r.json()["data"][0]["cached"] for r in (first, second, third)] == [False, True, True]
     assert len(engine.batches) == batches
-    assert "x-batch-size" not in second.headers
+    assert second.headers["x-batch-size"] == "0"
     assert second.json()["data"][0]["embedding"] == first.json()["data"][0]["embedding"]
     fresh = embed(client, headers={"Cache-Control": "no-cache"})
     assert fresh.headers["x-cache"] == "bypass"

@@ -69,6 +69,21 @@ def test_answers_are_the_same_bytes_every_time(server: ServerProcess) -> None:
     assert crowded == alone["tokens"]
 
 
+def test_a_request_leaves_one_line_in_the_log(server: ServerProcess) -> None:
+    headers = TIFF | {"X-Request-ID": "look-for-me"}
+    httpx.post(f"{server.url}/embed", content=b"GIF89a", headers=headers)
+    line = server.wait_for("request")
+    while line["request_id"] != "look-for-me":
+        line = server.wait_for("request")
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/embed", 415)
+    assert line["outcome"] == "not-a-tiff"
+    assert line["level"] == "info"
+    assert isinstance(line["duration_ms"], float)
+    # Probes ask every few seconds; they would bury everything else.
+    httpx.get(f"{server.url}/livez")
+    assert not [seen for seen in server.lines if seen.get("path") == "/livez"]
+
+
 def test_a_large_body_is_refused_before_it_is_read(server: ServerProcess) -> None:
     """The client is answered although it has sent nothing but the head."""
     host, port = re.fullmatch(r"http://(.+):(\d+)", server.url).groups()  # type: ignore[union-attr]
