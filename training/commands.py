@@ -11,6 +11,9 @@ import typer
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn errors that a person can act on into a message; anything else is a defect and keeps its trace."""
+    from model.bundle import BundleError
+    from model.checkpoint import CheckpointError
+    from training.evaluate import EvaluationError
     from training.pretrain import NonFiniteLossError
     from training.settings import SettingsError
     from training.shards import PackError
@@ -18,6 +21,22 @@ def reported() -> Iterator[None]:
 
     try:
         yield
-    except (SettingsError, PackError, StateError, NonFiniteLossError) as error:
+    except (
+        SettingsError,
+        PackError,
+        StateError,
+        NonFiniteLossError,
+        BundleError,
+        CheckpointError,
+        EvaluationError,
+    ) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def limit_threads(count: int | None) -> None:
+    """Let the network use so many CPU threads; None = all cores."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)

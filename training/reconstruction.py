@@ -98,7 +98,7 @@ def measure(
     z = ((dn - mean) / std).astype(np.float64)
     noise = np.random.default_rng([seed, 1]).random((MASKS, config.num_patches), dtype=np.float32)
     which = np.arange(len(chosen)) % MASKS
-    masks = _masks(noise, MASK_RATIO).reshape(MASKS, config.grid, config.grid)
+    masks = masked(noise, MASK_RATIO).reshape(MASKS, config.grid, config.grid)
     squared = {name: np.full((len(chosen), len(BANDS)), np.nan) for name in (*MODEL, *BASELINES)}
     hidden = np.kron(masks, np.ones((1, config.patch_size, config.patch_size), dtype=bool))  # (M, S, S)
     for m in range(MASKS):
@@ -137,7 +137,7 @@ def reconstruct(
     return folded.numpy().astype(np.float64)
 
 
-def _masks(noise: NDArray[np.float32], ratio: float) -> NDArray[np.bool_]:
+def masked(noise: NDArray[np.float32], ratio: float) -> NDArray[np.bool_]:
     """(M, L) True = masked, by the network's rule: the smallest noise stays."""
     visible = np.argsort(noise, axis=1, kind="stable")[:, : int(noise.shape[1] * (1 - ratio))]
     masks = np.ones(noise.shape, dtype=bool)

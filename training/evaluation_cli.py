@@ -1,0 +1,96 @@
+"""The commands of `landmoe-train` that fit probes, evaluate and draw; `cli.py` lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.probe import Pooling
+
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A landmoe checkpoint (.safetensors).")
+]
+DataOption = Annotated[Path, typer.Option(help="A packed set, or a folder of .npz sets.")]
+SplitOption = Annotated[list[str] | None, typer.Option(help="Of a packed set; test if not given.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="All cores if not given.")]
+
+
+def evaluate(
+    source: CheckpointArgument,
+    data: DataOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the plots.")],
+    split: SplitOption = None,
+    scene: Annotated[Path | None, typer.Option(help="7-band GeoTIFF (DN) that --land-cover covers.")] = None,
+    scene_time: Annotated[str, typer.Option(help="When it was taken: RFC 3339 or a date.")] = "",
+    land_cover: Annotated[Path | None, typer.Option(help="Raster of class codes in its system.")] = None,
+    land_cover_classes: Annotated[
+        str, typer.Option(help="Codes and names.")
+    ] = "1=built up,2=vegetation,3=bare earth,4=water",
+    quick: Annotated[bool, typer.Option("--quick", help="Only see whether everything runs.")] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a checkpoint on held-out places beside baselines; write the table and the plots."""
+    from model import checkpoint
+    from training import charts, report
+    from training.commands import limit_threads, reported
+    from training.evaluate import EvaluationError, LandCover, Settings, parse_classes
+    from training.evaluate import evaluate as measure
+
+    with reported():
+        if (scene is None) != (land_cover is None):
+            raise EvaluationError("--scene and --land-cover belong together; one of them is missing")
+        limit_threads(threads)
+        cover = None
+        if scene is not None and land_cover is not None:
+            cover = LandCover(scene, land_cover, parse_classes(land_cover_classes), scene_time)
+        settings = Settings.quick() if quick else Settings()
+        settings = settings.on(split or ["test"])
+        result = measure(checkpoint.load(source), data, settings=settings, land_cover=cover)
+        for path in (*report.write(result, output), *charts.draw(result, output)):
+            typer.echo(path)
+
+
+def probe(
+    source: CheckpointArgument,
+    data: DataOption,
+    bundle: Annotated[Path, typer.Option("-b", "--bundle", help="The bundle that gets the probes.")],
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="The best by cross-validation if not given.")
+    ] = None,
+    split: SplitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Fit linear probes on frozen embeddings of labelled tiles and put them into a bundle."""
+    from model import checkpoint
+    from training.commands import limit_threads, reported
+    from training.probe import add_to_bundle, fit_all
+
+    with reported():
+        limit_threads(threads)
+        found = checkpoint.load(source)
+        fitted = fit_all(found, data, splits=tuple(split or ["test"]), pooling=pooling)
+        written = add_to_bundle(bundle, found, fitted)
+        for name, one in fitted.items():
+            typer.echo(f"{name}: {one.task}, {one.pooling}, {one.metrics['summary']}")
+        typer.echo(f"{bundle}: digest {written.digest}")
+
+
+def figures(
+    source: CheckpointArgument,
+    data: DataOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of the run, for its loss curves.")] = None,
+    split: SplitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Draw reconstructions, expert routing, loss curves, a map of embeddings and the contact sheet."""
+    from model import checkpoint
+    from training.commands import limit_threads, reported
+    from training.figures import draw
+
+    with reported():
+        limit_threads(threads)
+        for path in draw(checkpoint.load(source), data, output, run=run, splits=tuple(split or ["test"])):
+            typer.echo(path)
