@@ -1,0 +1,307 @@
+"""docker compose as shipped, on a real engine: from the build to the last container's end.
+
+The tests of this file run in order, on the same containers: first one service with its published port, then
+replicas behind the gateway. Grafana is left out here; its files are checked in tests/docker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.integration.compose import ROOT, Stack, free_port, inspect, run, unavailable, wait_until
+from tests.integration.load import NO_CACHE, Load
+from tests.rasters import dn_pixels, geotiff
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+TIFF = {"Content-Type": "image/tiff"}
+MAX_TILES = 77  # set as an operator would, to see that settings arrive
+PARAMETERS = {"datetime": "2023-06-15T10:30:00Z"}
+
+
+class Timings:
+    """How long each step took, for the report at the end."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, what: str, began: float) -> None:
+        self.lines.append(f"  {what}: {time.monotonic() - began:.1f} s")
+
+
+@pytest.fixture(scope="module")
+def timings(request: pytest.FixtureRequest) -> Iterator[Timings]:
+    taken = Timings()
+    yield taken
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line("\ncontainers:\n" + "\n".join(taken.lines))
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    return {name: free_port() for name in ("service", "prometheus")}
+
+
+@pytest.fixture(scope="module")
+def stack(ports: dict[str, int], timings: Timings) -> Iterator[Stack]:
+    """The project built and started, without Grafana."""
+    reason = unavailable()
+    if reason is not None:
+        if os.environ.get("LANDMOE_REQUIRE_DOCKER"):
+            pytest.fail(reason)
+        pytest.skip(f"needs a Docker engine with Compose: {reason}")
+    stack = Stack(
+        f"landmoe-test-{os.getpid()}",
+        ["docker-compose.yml"],
+        LANDMOE_VERSION="test",
+        LANDMOE_REVISION="0123abc",
+        LANDMOE_PUBLISH=f"127.0.0.1:{ports['service']}",
+        PROMETHEUS_PUBLISH=f"127.0.0.1:{ports['prometheus']}",
+        LANDMOE_MAX_TILES=str(MAX_TILES),
+    )
+    began = time.monotonic()
+    stack.compose("build", "landmoe")
+    timings.add("build the cpu image", began)
+    try:
+        began = time.monotonic()
+        stack.up("landmoe", "redis", "prometheus")
+        timings.add("up: service, Redis, Prometheus, all healthy", began)
+        yield stack
+    finally:
+        began = time.monotonic()
+        scaled(stack).compose("--profile", "single", "down", "-v", "--remove-orphans")
+        timings.add("down", began)
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack, ports: dict[str, int]) -> Iterator[httpx.Client]:
+    """A client outside of the containers, of whatever has the published port."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{ports['service']}", timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tiles() -> list[bytes]:
+    return [geotiff(dn_pixels(seed=seed)) for seed in range(32)]
+
+
+def scaled(stack: Stack) -> Stack:
+    """The same project with replicas behind the gateway."""
+    return Stack(stack.project, [*stack.files, "docker/compose.scale.yml"], **stack.environment)
+
+
+def query(ports: dict[str, int], promql: str) -> list[tuple[dict[str, str], float]]:
+    """What Prometheus answers to an instant query: labels and value of each series."""
+    answer = httpx.get(f"http://127.0.0.1:{ports['prometheus']}/api/v1/query", params={"query": promql})
+    answer.raise_for_status()
+    return [(series["metric"], float(series["value"][1])) for series in answer.json()["data"]["result"]]
+
+
+def test_the_image_is_slim_and_unprivileged(stack: Stack, timings: Timings) -> None:
+    image = inspect("landmoe:test-cpu")
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == "test"
+    assert labels["org.opencontainers.image.revision"] == "0123abc"
+    assert image["Config"]["User"] == "10001:10001"
+    shell = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", "landmoe:test-cpu", "-c"]
+    assert run(*shell, "command -v gcc cc make git curl || true") == ""
+    found = run(*shell, "python -c 'import importlib.util as u; print(u.find_spec(\"torch\"))'")
+    assert found.strip() == "None"
+    megabytes = image["Size"] / 1e6
+    own = megabytes - inspect("python:3.11-slim-bookworm")["Size"] / 1e6
+    timings.lines.append(f"  cpu image: {megabytes:.0f} MB, {own:.0f} MB of it above its base")
+    assert own < 450
+
+
+def test_the_container_may_do_little(stack: Stack) -> None:
+    container = inspect(stack.container("landmoe"))
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert container["HostConfig"]["Memory"] == 2 * 1024**3
+    (binding,) = container["NetworkSettings"]["Ports"]["8000/tcp"]
+    assert binding["HostIp"] == "127.0.0.1"
+    spool = next(m for m in container["Mounts"] if m["Destination"] == "/var/spool/landmoe")
+    assert spool["Type"] == "volume"
+    redis = inspect(stack.container("redis"))
+    assert not any(redis["NetworkSettings"]["Ports"].values())
+    assert set(redis["NetworkSettings"]["Networks"]) == {f"{stack.project}_cache"}
+
+
+def test_settings_arrive(client: httpx.Client) -> None:
+    assert client.get("/model").json()["limits"]["max_tiles"] == MAX_TILES
+
+
+def test_a_tile_is_embedded_and_kept_in_redis(client: httpx.Client, stack: Stack, tiles: list[bytes]) -> None:
+    first = client.post("/embed", content=tiles[0], headers=TIFF, params=PARAMETERS)
+    assert first.status_code == 200, first.text
+    assert first.headers["X-Cache"] == "miss"
+    embedding = first.json()["data"][0]["embedding"]
+    assert len(embedding) == first.json()["dim"]
+    # Writing to Redis never delays the answer, so it may come after it.
+    wait_until(lambda: int(stack.redis("DBSIZE")) > 0, "the result in Redis", timeout_s=5)
+    second = client.post("/embed", content=tiles[0], headers=TIFF, params=PARAMETERS)
+    assert second.headers["X-Cache"] == "hit"
+    assert second.json()["data"][0]["embedding"] == embedding
+    assert stack.redis("CONFIG", "GET", "maxmemory-policy").split() == ["maxmemory-policy", "allkeys-lru"]
+    assert int(stack.redis("CONFIG", "GET", "maxmemory").split()[1]) == 256 * 1024**2
+    assert stack.redis("CONFIG", "GET", "save") == "save"
+
+
+def test_a_restarted_service_finds_its_results_in_redis(
+    client: httpx.Client, stack: Stack, tiles: list[bytes], timings: Timings
+) -> None:
+    began = time.monotonic()
+    stack.compose("restart", "landmoe")
+    stack.wait_healthy("landmoe")
+    timings.add("restart the service", began)
+    again = client.post("/embed", content=tiles[0], headers=TIFF, params=PARAMETERS)
+    assert again.headers["X-Cache"] == "hit"
+
+
+def test_a_tile_is_classified(client: httpx.Client, tiles: list[bytes]) -> None:
+    probes = client.get("/model").json()["probes"]
+    assert probes, "the bundle that ships has probes"
+    for probe in probes:
+        answer = client.post("/classify", content=tiles[1], headers=TIFF, params={"probe": probe["name"]})
+        assert answer.status_code == 200, answer.text
+        predictions = answer.json()["data"][0]["predictions"]
+        assert {p["label"] for p in predictions} <= set(probe["labels"])
+        assert all(0 <= p["probability"] <= 1 for p in predictions)
+
+
+def test_prometheus_scrapes_and_counts(
+    client: httpx.Client, ports: dict[str, int], tiles: list[bytes]
+) -> None:
+    wait_until(lambda: query(ports, 'up{job="landmoe"}'), "a target", timeout_s=30)
+    ((_, up),) = query(ports, 'up{job="landmoe"}')
+    assert up == 1
+    counted = 'sum(landmoe_requests_total{route="/embed", outcome="ok"})'
+    ((_, before),) = query(ports, counted) or [({}, 0.0)]
+    for tile in tiles[:5]:
+        assert client.post("/embed", content=tile, headers=NO_CACHE).status_code == 200
+    wait_until(lambda: query(ports, counted)[0][1] >= before + 5, "five more requests counted", timeout_s=30)
+    rules = httpx.get(f"http://127.0.0.1:{ports['prometheus']}/api/v1/rules").json()["data"]["groups"]
+    assert {rule["health"] for group in rules for rule in group["rules"]} == {"ok"}
+
+
+def test_requests_go_on_while_redis_is_away(
+    stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+) -> None:
+    """Stopped and started again in the middle of load, with the cache in use: no request fails."""
+    with Load(f"http://127.0.0.1:{ports['service']}", tiles, headers=TIFF) as load:
+        load.wait_for_answers(20)
+        stack.compose("stop", "-t", "1", "redis")
+        stopped = time.monotonic()
+        load.wait_for_answers(40)
+        began = time.monotonic()
+        stack.compose("start", "redis")
+        stack.wait_healthy("redis")
+        load.wait_for_answers(40)
+    timings.lines.append(f"  Redis stopped and started under load: {load.summary()}")
+    assert not load.failures(), load.summary()
+    assert all(outcome.sent for outcome in load.outcomes)
+    slowest = max(o.ended - o.began for o in load.outcomes if o.ended > stopped)
+    timings.lines.append(f"  slowest request without Redis: {slowest:.2f} s")
+    assert slowest < 10
+    assert began > stopped
+
+
+def test_stopping_the_container_loses_nothing(stack: Stack, tiles: list[bytes], timings: Timings) -> None:
+    """What was taken before SIGTERM is answered; what comes later finds nobody, or is told so."""
+    container = stack.container("landmoe")
+    # Past the published port: the engine's proxy there takes connections that nobody behind it takes.
+    url = f"http://{stack.address(container)}:8000"
+    stop = threading.Thread(target=run, args=("docker", "stop", "-t", "40", container))
+    with Load(url, tiles, keep_alive=False) as load:
+        load.wait_for_answers(30)
+        began = time.monotonic()
+        stop.start()
+        stop.join()
+        took = time.monotonic() - began
+    timings.lines.append(f"  docker stop under load: {took:.1f} s; {load.summary()}")
+    assert inspect(container)["State"]["ExitCode"] == 0
+    assert took < 30
+    lost = [outcome for outcome in load.failures() if outcome.status != 503]
+    assert not lost, (load.summary(), lost[:3])
+
+
+def test_two_replicas_behind_the_gateway(
+    client: httpx.Client, stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+) -> None:
+    both = scaled(stack)
+    stack.compose("rm", "-sf", "landmoe")
+    began = time.monotonic()
+    both.compose("build", "gateway")
+    timings.add("build the gateway", began)
+    # The replicas' image is the one built before; building it again would find everything in the cache.
+    began = time.monotonic()
+    both.up("redis", "replica", "gateway", "prometheus", replica=2)
+    timings.add("up: two replicas and the gateway, all healthy", began)
+    published = [c for name in ("replica", "gateway") for c in both.containers(name) if _published(c)]
+    assert published == both.containers("gateway")
+    wait_until(
+        lambda: [value for _, value in query(ports, 'up{job="landmoe"}')] == [1, 1],
+        "both scraped",
+        timeout_s=60,
+    )
+    wait_until(
+        lambda: [v for _, v in query(ports, 'up{job="gateway"}')] == [1], "the gateway scraped", timeout_s=60
+    )
+    wait_until(lambda: client.get("/readyz").status_code == 200, "an answer through the gateway")
+    with Load(f"http://127.0.0.1:{ports['service']}", tiles) as load:
+        load.wait_for_answers(60)
+    assert not load.failures(), load.summary()
+    served = 'landmoe_requests_total{job="landmoe", route="/embed", outcome="ok"} > 10'
+    wait_until(lambda: len(query(ports, served)) == 2, "requests on both", timeout_s=30)
+    # One replica's numbers would mislead who reads them through the gateway.
+    assert client.get("/metrics").status_code == 404
+
+
+def _published(container: str) -> bool:
+    return any(inspect(container)["NetworkSettings"]["Ports"].values())
+
+
+def test_a_killed_replica_costs_no_request(
+    stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+) -> None:
+    """Not even those that were under way in it: the gateway gives them to the other."""
+    both = scaled(stack)
+    victim = both.containers("replica")[0]
+    with Load(f"http://127.0.0.1:{ports['service']}", tiles, clients=6) as load:
+        load.wait_for_answers(40)
+        run("docker", "kill", victim)
+        load.wait_for_answers(80)
+    slowest = max(outcome.ended - outcome.began for outcome in load.outcomes)
+    timings.lines.append(f"  replica killed under load: {load.summary()}; slowest {slowest:.1f} s")
+    assert not load.failures(), (load.summary(), load.failures()[:3])
+    assert all(outcome.sent for outcome in load.outcomes)
+    (left,) = both.containers("replica")
+    assert left != victim
+    wait_until(
+        lambda: [value for _, value in query(ports, 'up{job="landmoe"} == 1')] == [1],
+        "one target",
+        timeout_s=60,
+    )
+
+
+def test_logs_are_json_lines(stack: Stack) -> None:
+    log = run("docker", "logs", scaled(stack).containers("replica")[0], check=True)
+    assert log == ""  # everything goes to standard error
+    # `docker logs` writes the container's standard error to its own.
+    both = run("sh", "-c", f"docker logs {scaled(stack).containers('replica')[0]} 2>&1")
+    assert both
+    for line in both.splitlines():
+        assert re.match(r"\{.*\"event\".*\}$", line), line
+
+
+def test_nothing_of_the_checkout_but_the_listed_is_sent_to_the_builder() -> None:
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert rules[1] == "*"
