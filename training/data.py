@@ -191,13 +191,14 @@ def source_weights(tiles: TileSet, weights: Mapping[str, float]) -> NDArray[np.f
     """
     if not weights:
         return None
-    present, inverse, counts = np.unique(tiles.sources, return_inverse=True, return_counts=True)
+    names, inverse, counts = np.unique(tiles.sources, return_inverse=True, return_counts=True)
+    present = [str(name) for name in names]
     if set(present) != set(weights):
         missing, surplus = sorted(set(present) - set(weights)), sorted(set(weights) - set(present))
         raise PackError(
             f"data.weights: no weight for {missing or 'none'}; no training tile of {surplus or 'none'}"
         )
-    each = np.array([weights[str(p)] for p in present]) / counts
+    each = np.array([weights[name] for name in present]) / counts
     result: NDArray[np.float64] = each[inverse]
     return result
 
@@ -226,7 +227,8 @@ class Batches:
         def work() -> None:
             try:
                 for number in range(start, stop):
-                    _offer(ready, self.make(number), closing)
+                    if not _offer(ready, self.make(number), closing):
+                        return
             except BaseException as error:  # handed to the consumer, whatever it is
                 _offer(ready, error, closing)
 
@@ -245,10 +247,12 @@ class Batches:
 
 def _offer(
     ready: queue.Queue[Batch | BaseException], item: Batch | BaseException, closing: threading.Event
-) -> None:
+) -> bool:
+    """Wait for room; False where nobody wants batches any more."""
     while not closing.is_set():
         try:
-            return ready.put(item, timeout=0.1)
+            ready.put(item, timeout=0.1)
         except queue.Full:
             continue
-    return None
+        return True
+    return False

@@ -24,7 +24,7 @@ class RunLog:
         path = self._folder / f"{table}.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             if new:
                 writer.writerow(["step", *values])
             writer.writerow([step, *(f"{v:.8g}" for v in values.values())])

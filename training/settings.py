@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
@@ -38,11 +38,18 @@ def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
     if bad:
         raise SettingsError(f"override {bad[0]!r}: expected key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        changes = OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise SettingsError(f"overrides {' '.join(overrides)}: {error}") from error
+    try:
+        content = OmegaConf.load(path)
+        if not isinstance(content, DictConfig):
+            raise SettingsError(f"{path}: expected keys with values at the top level")
+        merged = OmegaConf.merge(content, changes)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     return checked(kind, values, str(path))
 

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model.config import SIZES
+from training.pack import PackConfig
+from training.recipe import PretrainConfig
+from training.settings import PACKAGED, SettingsError, load
+
+
+def recipe(*overrides: str, name: str = "smoke") -> PretrainConfig:
+    return load(PretrainConfig, Path(name), ["data.path=/data", *overrides])
+
+
+@pytest.mark.parametrize("name", [p.stem for p in PACKAGED.glob("*.yaml") if not p.stem.startswith("pack")])
+def test_packaged_recipes_are_valid(name: str) -> None:
+    assert recipe(name=name).data.path == Path("/data")
+
+
+@pytest.mark.parametrize("name", [p.stem for p in PACKAGED.glob("pack*.yaml")])
+def test_packaged_pack_configurations_are_valid(name: str) -> None:
+    assert load(PackConfig, Path(name)).sources
+
+
+def test_published_is_the_published_recipe() -> None:
+    found = recipe(name="published")
+    assert found.architecture == SIZES["S"]
+    o = found.optimiser
+    assert (o.learning_rate, o.weight_decay, o.clip, o.warm_up) == (3e-4, 0.05, 1.0, 0.05)
+    assert (o.schedule, o.ema) == ("cosine", None)
+    assert (found.batch_size * found.accumulate, found.epochs, found.mask_ratio) == (128, 500, 0.75)
+    assert (found.loss.unmasked, found.loss.auxiliary) == (0.1, 0.5)
+    assert not any((found.loss.ignore_invalid, found.loss.normalise_patches, found.data.flips))
+    assert (found.data.nodata_fill, found.data.drop_metadata, found.data.drop_field) == ("as_is", 0, 0)
+    # 269,694 training tiles in batches of 128, 500 times.
+    assert found.total_steps(269_694, 1) == round(500 * 269_694 / 128)
+
+
+def test_overrides_reach_nested_keys() -> None:
+    found = recipe("optimiser.learning_rate=0.01", "data.weights={a: 2, b: 1}", "run.threads=3")
+    assert found.optimiser.learning_rate == 0.01
+    assert found.data.weights == {"a": 2.0, "b": 1.0}
+    assert found.run.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.lr=1", r"optimiser\.lr: unknown key"),
+        ("optimiser.learning_rate=fast", r"optimiser\.learning_rate: .*got 'fast'"),
+        ("optimiser.learning_rate=-1", r"greater than 0; got -1"),
+        ("model=L", "model"),
+        ("model.depth=2", "depth is 2; expected at least 3"),
+        ("model.layers=2", "layers"),
+        ("epochs=3", "exactly one of steps and epochs; got 6 and 3"),
+        ("data.weights={a: 0}", "positive"),
+        ("steps", "expected key=value"),
+        ("data.path=???", "data.path"),
+        ("a.b=[", "a.b"),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        recipe(override)
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"- 1\n- 2\n", b"just text"])
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"x\.yaml"):
+        load(PretrainConfig, path, ["steps=3"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nothing\.yaml"):
+        load(PretrainConfig, tmp_path / "nothing.yaml")
