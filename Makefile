@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve install test check format lock clean
+.PHONY: serve install test check format docs lock clean
 
 serve: .venv-serve/.ready
 	.venv-serve/bin/landmoe serve --host $(HOST) --port $(PORT)
@@ -39,6 +39,10 @@ check: install
 format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+# What follows from the settings class: their tables in docs/, .env.example and docker/.
+docs: install
+	.venv/bin/python docs/generate.py
 
 # Needs uv, and torch's CPU build in reach (UV_FIND_LINKS or UV_INDEX): the CUDA build would put its own
 # packages into the lock. No index host is written into the files, so they install from any mirror.
