@@ -15,7 +15,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from service import cpu, logs, metrics, openapi
 from service.batcher import Batcher
-from service.cache import Cache, MemoryCache
+from service.cache import Cache, make_cache
 from service.engine import Engine, make_engine
 from service.errors import (
     TILE_ERRORS,
@@ -28,8 +28,10 @@ from service.errors import (
 )
 from service.middleware import Observed
 from service.pipeline import Pipeline
-from service.routes import embed, system
+from service.products import Probes
+from service.routes import classify, embed, system
 from service.settings import Settings
+from service.spool import Spool
 
 log = structlog.get_logger()
 
@@ -50,7 +52,7 @@ def create_app(
     Args:
         settings: read from the environment if None.
         engine: what computes embeddings; made from the settings' bundle at start-up if None.
-        cache: of results; one inside the process if None.
+        cache: of results; the settings' if None.
     """
     settings = Settings() if settings is None else settings
 
@@ -59,15 +61,20 @@ def create_app(
         running = make_engine(settings) if engine is None else engine
         batcher = Batcher(
             running,
-            max_batch_size=settings.max_batch_size,
+            max_batch_size=settings.max_batch_size or running.batch_size,
             queue_size=settings.queue_size,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            engine_timeout_s=settings.engine_timeout_s,
         )
-        store = MemoryCache(settings.cache_bytes) if cache is None else cache
+        store = make_cache(settings) if cache is None else cache
         pipeline = Pipeline(settings, running, batcher, store, settings.decode_threads or cpu.available())
         app.state.settings, app.state.engine = settings, running
-        app.state.batcher, app.state.pipeline = batcher, pipeline
+        app.state.probes = Probes(running.bundle)
+        app.state.spool = Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes)
+        app.state.spool.prepare()
+        app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
         metrics.set_model(running.bundle, running.precision, running.provider)
+        await store.start()
         await pipeline.warm_up()
         await batcher.start()
         bundle = running.bundle
@@ -91,6 +98,7 @@ def create_app(
     )
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
     app.include_router(embed.router)
+    app.include_router(classify.router)
     app.include_router(system.router)
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path), name="assets")
     for error in (ServiceError, *TILE_ERRORS):

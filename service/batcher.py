@@ -1,7 +1,10 @@
 """Tiles of all requests share batches: greedy dynamic batching in front of one engine.
 
-A batch starts as soon as the engine is idle, with whatever waits (at most `max_batch_size` tiles); while it
-runs, the next one gathers. So a lone request waits for nothing, and load makes batches grow by itself.
+A batch starts as soon as one of the engine's workers is idle, with whatever waits; while it runs, the next
+one gathers. So a lone request waits for nothing, and load makes batches grow by itself.
+
+A worker that fails, dies or hangs is restarted; the tiles of its batch are tried once more, one by one, and
+then fail with the reason. As long as a worker is down, the service says that it is not ready.
 """
 
 from __future__ import annotations
@@ -9,77 +12,79 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from service import metrics
-from service.engine import Engine
-from service.errors import OverloadedError, UnavailableError
+from service.admission import Admission, Gate
+from service.engine import Engine, EngineError
+from service.engine_worker import EngineWorker, WorkerDiedError
+from service.errors import UnavailableError
+from service.inference import infer
+from service.tile_queue import Embedding as Embedding
+from service.tile_queue import TileQueue, Waiting
 
 log = structlog.get_logger()
 
-# Weight of the latest batch in the measured throughput: follows a change of load within about ten batches.
-_SMOOTHING = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """One tile's result.
-
-    `values` is a float32 array of its own, (dim,) or (105, dim); `batch_size` counts the tiles it was
-    computed with; `queued_s` and `inference_s` are how long it waited and how long the batch took.
-    """
-
-    values: NDArray[np.float32]
-    batch_size: int
-    queued_s: float
-    inference_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    dn: NDArray[np.uint16]
-    encoding: NDArray[np.float32]
-    output: str
-    future: asyncio.Future[Embedding]
-    since: float = field(default_factory=time.perf_counter)
+# Pauses between attempts to restart a worker: none before the first, then doubling.
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 30.0
+# Failures in a row, with no worker left, after which nothing is expected to wait for the engine ...
+_BROKEN_AFTER = 3
+# ... and after which only a new process may help.
+_HOPELESS_AFTER = 8
 
 
 class Batcher:
-    """A bounded queue of tiles and the task that feeds the engine from it.
+    """A bounded queue of tiles and the workers that empty it.
 
     Args:
-        engine: called from a thread of its own, one batch at a time.
+        engine: called from `engine.concurrency` threads.
         max_batch_size: tiles.
-        queue_size: tiles that may wait; a submission that does not fit is refused as a whole.
+        queue_size: tiles that may be inside; a request that does not fit is refused as a whole.
         max_queue_delay_s: how long a batch that is not full waits for more.
+        engine_timeout_s: after which a batch that has not come back is given up.
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch_size: int, queue_size: int, max_queue_delay_s: float = 0
+        self,
+        engine: Engine,
+        *,
+        max_batch_size: int,
+        queue_size: int,
+        max_queue_delay_s: float = 0,
+        engine_timeout_s: float = 60,
     ) -> None:
         self._engine = engine
-        self._max_batch_size = max_batch_size
-        self._queue_size = queue_size
+        self.max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
-        self._queue: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._full = asyncio.Event()
-        self._thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._task: asyncio.Task[None] | None = None
+        self._engine_timeout_s = engine_timeout_s
+        self._queue = TileQueue()
+        self._gate = Gate(queue_size, lambda: len(self._queue))
+        # A run that has all threads to itself is worth it while each tile gets several of them.
+        self._max_alone = max(1, engine.concurrency // 4)
+        self._workers: list[EngineWorker] = []
+        self._idle: list[EngineWorker] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self._restarting: set[asyncio.Task[None]] = set()
+        self._alone = False  # whether the batch that runs has all threads to itself
+        self._wake = asyncio.Event()
+        self._feeder: asyncio.Task[None] | None = None
+        self._leaving = False
         self._draining = False
-        self._tiles_per_s = 0.0
-        self.last_failure: str | None = None  # of the engine, until a batch succeeds again
+        self._failures = 0  # in a row
+        self._last_failure = ""
 
     async def start(self) -> None:
         """Begins to feed the engine."""
-        self._task = asyncio.create_task(self._feed(), name="batcher")
+        self._workers = [EngineWorker(f"engine-{n}") for n in range(self._engine.concurrency)]
+        self._idle = list(self._workers)
+        metrics.ENGINE_WORKERS.set(len(self._workers))
+        self._feeder = asyncio.create_task(self._feed(), name="batcher")
 
     @property
     def depth(self) -> int:
@@ -88,12 +93,45 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """Whether tiles are taken and the engine gave results last time."""
-        alive = self._task is not None and not self._task.done()
-        return alive and not self._draining and self.last_failure is None
+        """Whether tiles are taken and every worker works."""
+        return self._fed and not self._leaving and not self._restarting
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether restarting the workers does not help; a new process might."""
+        return self._failures >= _HOPELESS_AFTER or not (self._fed or self._draining)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not healthy."""
+        if self._leaving or not self._fed:
+            return "the service is shutting down"
+        return f"the engine is being restarted: {self._last_failure}"
+
+    def check(self, tiles: int = 1) -> None:
+        """Whether a request could be let in now; asked before its body is read.
+
+        Raises:
+            OverloadedError, UnavailableError: as `admit`.
+        """
+        self._check_open()
+        self._gate.check(tiles)
+
+    def admit(self, tiles: int) -> Admission:
+        """Keeps room in the queue for a request until it submits; `with` gives back what it does not need.
+
+        Raises:
+            OverloadedError: there is no room for all its tiles; says when to return.
+            UnavailableError: the service is shutting down, or has no engine.
+        """
+        self._check_open()
+        return self._gate.admit(tiles)
 
     async def submit(
-        self, tiles: Sequence[tuple[NDArray[np.uint16], NDArray[np.float32]]], output: str
+        self,
+        tiles: Sequence[tuple[NDArray[np.uint16], NDArray[np.float32]]],
+        output: str,
+        admission: Admission | None = None,
     ) -> list[Embedding | BaseException]:
         """Embeds tiles; each succeeds or fails alone.
 
@@ -102,126 +140,182 @@ class Batcher:
         Args:
             tiles: prepared pixels uint16 (7, 40, 40) and encodings float32 (4, 2).
             output: of the network, one of the poolings.
+            admission: of the request. What was let in is never refused afterwards.
 
         Returns:
             A result or its error for each tile, in their order.
 
         Raises:
-            OverloadedError: the tiles do not fit into the queue; none was taken.
-            UnavailableError: the service is shutting down.
+            OverloadedError, UnavailableError: as `admit`, if there is no admission; none was taken.
         """
-        self._admit(len(tiles))
+        admission = self.admit(len(tiles)) if admission is None else admission
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting(dn, encoding, output, loop.create_future()) for dn, encoding in tiles]
-        self._queue.extend(waiting)
-        self._signal()
+        admission.use(len(tiles))
+        alone = not (self._running or len(self._queue) or self._gate.reserved)
+        waiting = [Waiting(dn, encoding, output, loop.create_future(), alone) for dn, encoding in tiles]
+        self._queue.put(waiting)
+        metrics.QUEUE_DEPTH.set(len(self._queue))
+        self._wake.set()
         try:
             return await asyncio.gather(*(w.future for w in waiting), return_exceptions=True)
         except asyncio.CancelledError:
             # gather has cancelled the futures; the feeder drops what it finds so.
-            self._arrived.set()
+            self._wake.set()
             raise
 
-    def _admit(self, count: int) -> None:
-        if self._draining or self._task is None or self._task.done():
-            raise UnavailableError("the service is shutting down and takes no more tiles")
-        free = self._queue_size - len(self._queue)
-        # An idle service takes a request of any allowed size: there is nothing to wait for.
-        if count > free and self._queue:
-            raise OverloadedError(
-                f"{count} tiles came, {len(self._queue)} are waiting and at most {self._queue_size} may wait",
-                self.retry_after_s(count),
-            )
-
-    def retry_after_s(self, count: int) -> int:
-        """Whole seconds until `count` more tiles should fit, from the measured throughput; at least one."""
-        excess = len(self._queue) + count - self._queue_size
-        rate = self._tiles_per_s or self._max_batch_size
-        return max(1, min(60, math.ceil(excess / rate)))
+    def announce_shutdown(self) -> None:
+        """Says that it is not ready; tiles are still taken until `drain`."""
+        self._leaving = True
 
     async def drain(self) -> None:
-        """Takes no more tiles, finishes those waiting, and lets the engine's thread go."""
-        self._draining = True
-        self._signal()
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown(wait=True)
+        """Takes no more tiles, finishes those waiting, and lets the workers go."""
+        self._leaving = self._draining = True
+        self._wake.set()
+        if self._feeder is not None:
+            await self._feeder
+        for task in self._restarting:
+            task.cancel()
+        for worker in self._workers:
+            worker.stop()
 
-    def _signal(self) -> None:
-        metrics.QUEUE_DEPTH.set(len(self._queue))
-        self._arrived.set()
-        if len(self._queue) >= self._max_batch_size or self._draining:
-            self._full.set()
+    @property
+    def _fed(self) -> bool:
+        return self._feeder is not None and not self._feeder.done()
+
+    @property
+    def _broken(self) -> bool:
+        return self._failures >= _BROKEN_AFTER and len(self._restarting) == len(self._workers)
+
+    def _check_open(self) -> None:
+        if self._draining or not self._fed:
+            raise UnavailableError("the service is shutting down and takes no more tiles")
+        if self._broken:
+            pause = math.ceil(_pause_s(self._failures))
+            raise UnavailableError(self.reason, "engine-failed", retry_after_s=max(1, pause))
 
     async def _feed(self) -> None:
         while True:
-            if not self._queue:
-                if self._draining:
-                    return
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            if self._max_queue_delay_s and len(self._queue) < self._max_batch_size and not self._draining:
-                await self._wait_for_more()
-            batch = self._take()
-            if batch:
-                await self._run(batch)
+            await self._wake.wait()
+            self._wake.clear()
+            while self._start_batch():
+                pass
+            if self._draining and not len(self._queue) and not self._running:
+                return
 
-    async def _wait_for_more(self) -> None:
-        oldest = self._queue[0].since
-        self._full.clear()
-        try:
-            async with asyncio.timeout(max(0.0, oldest + self._max_queue_delay_s - time.perf_counter())):
-                await self._full.wait()
-        except TimeoutError:
-            pass
-
-    def _take(self) -> list[_Waiting]:
-        """The next batch. Tiles that nobody waits for are dropped before they cost the engine's time."""
-        batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_batch_size:
-            tile = self._queue.popleft()
-            if tile.future.done():
-                metrics.DROPPED.inc()
-            else:
-                batch.append(tile)
+    def _start_batch(self) -> bool:
+        """Gives the next batch to an idle worker; False if there is nothing to be done now."""
+        oldest = self._queue.oldest
+        if oldest is None or not self._idle or self._alone or self._wait_for_more(oldest):
+            return False
+        # On a CPU, one run with all threads answers a lone tile soonest; several runs of one thread each get
+        # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
+        alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
+        share = math.ceil(len(self._queue) / len(self._idle))
+        batch, dropped = self._queue.take(len(self._queue) if alone else min(share, self.max_batch_size))
+        metrics.DROPPED.inc(dropped)
         metrics.QUEUE_DEPTH.set(len(self._queue))
-        return batch
+        if batch:
+            self._alone = alone
+            task = asyncio.create_task(self._run(self._idle.pop(), batch, alone))
+            self._running.add(task)
+            task.add_done_callback(self._ran)
+        return True
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    def _wait_for_more(self, oldest: Waiting) -> bool:
+        if not self._max_queue_delay_s or len(self._queue) >= self.max_batch_size or self._draining:
+            return False
+        remaining = oldest.since + self._max_queue_delay_s - time.perf_counter()
+        if remaining <= 0:
+            return False
+        asyncio.get_running_loop().call_later(remaining, self._wake.set)
+        return True
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._alone = False
+        self._wake.set()
+
+    async def _run(self, worker: EngineWorker, batch: list[Waiting], alone: bool) -> None:
         started = time.perf_counter()
-        loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, self._infer, batch)
+            results = await worker.call(partial(infer, self._engine, batch, alone), self._engine_timeout_s)
         except Exception as error:
-            metrics.ENGINE_FAILURES.inc()
-            self.last_failure = str(error)
-            log.exception("engine failed", tiles=len(batch))
-            if len(batch) > 1:  # one bad tile must not take its batch mates with it
-                for tile in batch:
-                    await self._run([tile])
-            elif not batch[0].future.done():
-                batch[0].future.set_exception(UnavailableError(str(error), "engine-failed"))
+            self._failed(worker, batch, error)
             return
-        self.last_failure = None
+        self._failures = 0
+        self._idle.append(worker)
         elapsed = time.perf_counter() - started
-        rate = len(batch) / max(elapsed, 1e-6)
-        self._tiles_per_s += (rate - self._tiles_per_s) * (_SMOOTHING if self._tiles_per_s else 1)
+        self._gate.measure(len(batch) / max(elapsed, 1e-6) * (1 if alone else len(self._workers)))
         metrics.BATCH_SIZE.observe(len(batch))
         metrics.STAGES["inference"].observe(elapsed)
         for tile, values in zip(batch, results, strict=True):
             queued = started - tile.since
             metrics.STAGES["queue"].observe(queued)
-            if not tile.future.done():
+            if tile.future.done():
+                continue
+            if isinstance(values, EngineError):
+                tile.future.set_exception(UnavailableError(str(values), "engine-failed"))
+            else:
                 tile.future.set_result(Embedding(values, len(batch), queued, elapsed))
 
-    def _infer(self, batch: list[_Waiting]) -> list[NDArray[np.float32]]:
-        """In the engine's thread: stacks, runs, and gives every tile an array of its own."""
-        outputs = tuple(sorted({tile.output for tile in batch}))
-        if len(batch) == 1:
-            dn, metadata = batch[0].dn[None], batch[0].encoding[None]
+    def _failed(self, worker: EngineWorker, batch: list[Waiting], error: Exception) -> None:
+        """A batch did not come back: its tiles are tried again or fail, the worker is restarted."""
+        self._note_failure(error, len(batch))
+        for tile in batch:
+            if tile.retried and not tile.future.done():
+                tile.future.set_exception(UnavailableError(self._last_failure, "engine-failed"))
+        again = [tile for tile in batch if not tile.retried]
+        for tile in again:
+            tile.retried = True
+        self._queue.put_again(again)
+        task = asyncio.create_task(self._restart(worker))
+        self._restarting.add(task)
+        metrics.ENGINE_WORKERS.set(len(self._workers) - len(self._restarting))
+        self._fail_if_broken()
+
+    async def _restart(self, worker: EngineWorker) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        while True:
+            await asyncio.sleep(_pause_s(self._failures))
+            worker.replace()
+            try:
+                await worker.call(self._engine.restart, self._engine_timeout_s)
+            except Exception as error:
+                self._note_failure(error, 0)
+                self._fail_if_broken()
+                continue
+            break
+        metrics.ENGINE_RESTARTS.inc()
+        log.warning("engine worker restarted", failures=self._failures)
+        self._restarting.discard(task)
+        metrics.ENGINE_WORKERS.set(len(self._workers) - len(self._restarting))
+        self._idle.append(worker)
+        self._wake.set()
+
+    def _note_failure(self, error: Exception, tiles: int) -> None:
+        if isinstance(error, TimeoutError):
+            self._last_failure = f"no result within {self._engine_timeout_s:g} s; given up as hung"
         else:
-            dn = np.stack([tile.dn for tile in batch])
-            metadata = np.stack([tile.encoding for tile in batch])
-        results = self._engine.run(dn, metadata, outputs)
-        return [results[tile.output][i].copy() for i, tile in enumerate(batch)]
+            self._last_failure = str(error) or type(error).__name__
+        metrics.ENGINE_FAILURES.inc()
+        self._failures += 1
+        expected = isinstance(error, TimeoutError | WorkerDiedError | EngineError)
+        log.error(
+            "engine failed", reason=self._last_failure, tiles=tiles, exc_info=None if expected else error
+        )
+
+    def _fail_if_broken(self) -> None:
+        """Lets nobody wait for an engine that is not expected to come back soon."""
+        if not self._broken:
+            return
+        for tile in self._queue.clear():
+            if not tile.future.done():
+                tile.future.set_exception(UnavailableError(self.reason, "engine-failed"))
+        metrics.QUEUE_DEPTH.set(0)
+        self._wake.set()
+
+
+def _pause_s(failures: int) -> float:
+    """How long to wait before a worker is restarted after so many failures in a row."""
+    return 0 if failures <= 1 else min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (failures - 2))

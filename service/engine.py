@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+import structlog
 from numpy.typing import NDArray
 
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
-from service import cpu
+from service import cpu, providers
+from service.providers import Precision, Provider, ProviderError
 from service.settings import Settings
 
+log = structlog.get_logger()
+
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
-PRECISIONS = {"exact": "fp32"}  # name of the setting → name of the bundle's file
-PROVIDERS = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
+
+# Tiles in a batch beyond which it gets no faster. On a CPU the activations of four tiles still fit the cache
+# (docs/performance.md); a GPU is filled by many.
+_CPU_BATCH_SIZE = 4
+_GPU_BATCH_SIZE = 64
+# One run gains nothing from more threads: its matrices are small.
+_MAX_ALONE_THREADS = 8
 
 
 class EngineError(RuntimeError):
@@ -25,7 +34,7 @@ class EngineError(RuntimeError):
 
 
 class Engine(Protocol):
-    """What the service needs of an engine. `run` is called from one thread at a time."""
+    """What the service needs of an engine."""
 
     @property
     def bundle(self) -> Bundle:
@@ -39,8 +48,21 @@ class Engine(Protocol):
     def provider(self) -> str:
         """What it runs on: cpu or cuda."""
 
+    @property
+    def concurrency(self) -> int:
+        """Threads that may call `run` at once, to get the most done."""
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles in a batch beyond which it gets no faster."""
+
     def run(
-        self, dn: NDArray[np.uint16], metadata: NDArray[np.float32], outputs: Sequence[str]
+        self,
+        dn: NDArray[np.uint16],
+        metadata: NDArray[np.float32],
+        outputs: Sequence[str],
+        *,
+        alone: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
         """Embeds a batch.
 
@@ -48,74 +70,130 @@ class Engine(Protocol):
             dn: uint16 (B, 7, 40, 40), invalid pixels already filled.
             metadata: float32 (B, 4, 2), (week, hour, lat, lon) x (sin, cos).
             outputs: those of `OUTPUTS` to compute.
+            alone: nothing else runs: this run may take all the device to answer soonest.
 
         Returns:
             float32: mean, cls, patch_mean (B, m); patch_mean_std (B, 2m); tokens (B, 105, m).
 
         Raises:
-            EngineError: no finite result.
+            EngineError: no result.
+        """
+
+    def restart(self) -> None:
+        """Starts over after a failure; called from a thread of its own while other threads may still run.
+
+        Raises:
+            EngineError: it cannot be started.
         """
 
 
 class OnnxEngine:
-    """One ONNX Runtime session on the CPU.
+    """ONNX Runtime sessions of one encoder.
+
+    On a CPU, one session of one thread runs in as many threads as there are CPUs, and one session of all of
+    them for a batch that is alone. On a GPU, batches are padded to a few fixed sizes.
 
     Args:
         bundle: whose encoder to run.
-        precision: `exact` (fp32).
-        threads: of the session, its caller included.
+        precision: `exact` (fp32), or `fast` (as the device and the bundle offer it).
+        threads: of all runs together.
+        provider: the device.
+        max_batch_size: tiles in a batch at most; decides the padded sizes. None for the device's best.
 
     Raises:
-        BundleError: the bundle has no encoder of this precision, or its file is not the verified one.
+        BundleError: the bundle's file is not the verified one.
+        ProviderError: the bundle has no encoder of this precision, or the device cannot be used.
         EngineError: ONNX Runtime refuses the file.
     """
 
-    def __init__(self, bundle: Bundle, precision: str = "exact", threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision = "exact",
+        threads: int = 1,
+        provider: Provider = "cpu",
+        max_batch_size: int | None = None,
+    ) -> None:
         self.bundle = bundle
-        self.precision = PRECISIONS[precision]
+        self.provider: str = provider
+        self.precision = providers.numbers(bundle, precision, provider)
         self.threads = threads
-        path = bundle.encoder_path(self.precision)
-        # What was hashed is what runs: the session is made from these bytes, not from the path again.
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != bundle.encoder_digest(self.precision):
-            raise BundleError(f"{path} has changed since the bundle was verified")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Idle threads that spin would take the cores that decoding and the event loop run on.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors; warnings about graph details help no operator
-        try:
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(f"ONNX Runtime cannot use {path}: {_first_line(error)}") from error
-        self.provider = PROVIDERS.get(self._session.get_providers()[0], "cpu")
-        _check_signature(self._session, str(path))
+        self.concurrency = threads if provider == "cpu" else 1
+        self.batch_size = _CPU_BATCH_SIZE if provider == "cpu" else _GPU_BATCH_SIZE
+        self.buckets = () if provider == "cpu" else _buckets(max_batch_size or self.batch_size)
+        self._wanted: tuple[Provider, Precision] = (provider, precision)
+        self._path = bundle.encoder_path(self.precision)
+        # What was hashed is what runs: the sessions are made from these bytes, not from the path again.
+        self._content = self._path.read_bytes()
+        if hashlib.sha256(self._content).hexdigest() != bundle.encoder_digest(self.precision):
+            raise BundleError(f"{self._path} has changed since the bundle was verified")
+        self._session, self._alone_session = self._make_sessions()
+        _check_signature(self._session, str(self._path))
 
     def run(
-        self, dn: NDArray[np.uint16], metadata: NDArray[np.float32], outputs: Sequence[str]
+        self,
+        dn: NDArray[np.uint16],
+        metadata: NDArray[np.float32],
+        outputs: Sequence[str],
+        *,
+        alone: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
         """Embeds a batch, see `Engine.run`."""
+        session = self._alone_session if alone else self._session
         try:
-            values = self._session.run(list(outputs), {"dn": dn, "metadata": metadata})
+            if self.provider == "cuda":
+                values = _run_bound(session, *_pad(dn, metadata, self.buckets), outputs)
+            else:
+                values = session.run(list(outputs), {"dn": dn, "metadata": metadata})
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {len(dn)} tiles: {_first_line(error)}") from error
-        results: dict[str, NDArray[np.float32]] = dict(zip(outputs, values, strict=True))
-        for name, value in results.items():
-            if not np.isfinite(value).all():
-                raise EngineError(f"the encoder's output {name} is not finite for a batch of {len(dn)} tiles")
-        return results
+        return {name: value[: len(dn)] for name, value in zip(outputs, values, strict=True)}
+
+    def restart(self) -> None:
+        """Makes new sessions; runs under way keep the ones they have."""
+        self._session, self._alone_session = self._make_sessions()
+        warm_up(self, self.buckets[:1] or (1,))
+
+    def _make_sessions(self) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+        provider, precision = self._wanted
+        try:
+            if provider == "cuda" or self.threads == 1:
+                session = providers.session(self._content, provider, precision, 1)
+                return session, session
+            threads = min(self.threads, _MAX_ALONE_THREADS)
+            return (
+                providers.session(self._content, provider, precision, 1),
+                providers.session(self._content, provider, precision, threads),
+            )
+        except ProviderError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise EngineError(f"ONNX Runtime cannot use {self._path}: {_first_line(error)}") from error
 
 
 def make_engine(settings: Settings) -> OnnxEngine:
-    """The engine that the settings ask for, warmed up.
+    """The engine that the settings ask for, every batch size that it will be given warmed up.
 
     Raises:
-        BundleError, EngineError: the bundle or its encoder cannot be used.
+        BundleError, EngineError: the bundle, its encoder or the device cannot be used.
     """
     threads = settings.engine_threads or max(1, cpu.available() // settings.workers)
-    engine = OnnxEngine(bundles.load(settings.bundle), settings.precision, threads)
-    warm_up(engine, (1, settings.max_batch_size))
+    bundle = bundles.load(settings.bundle)
+    try:
+        wanted = providers.candidates(settings.provider)
+        engine = None
+        for provider in wanted:
+            try:
+                engine = OnnxEngine(bundle, settings.precision, threads, provider, settings.max_batch_size)
+                break
+            except ProviderError as error:
+                if provider == wanted[-1]:
+                    raise
+                log.warning("device not used", provider=provider, reason=str(error))
+    except ProviderError as error:
+        raise EngineError(str(error)) from error
+    assert engine is not None  # noqa: S101  # the last candidate either worked or raised
+    warm_up(engine, engine.buckets or (1, settings.max_batch_size or engine.batch_size))
     return engine
 
 
@@ -136,13 +214,53 @@ def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:
     }
     for size in batch_sizes:
         dn = np.full((size, config.in_channels, side, side), 10_000, np.uint16)
-        results = engine.run(dn, np.zeros((size, 4, 2), np.float32), OUTPUTS)
-        for name, value in results.items():
-            if value.shape != (size, *shapes[name]) or value.dtype != np.float32:
-                raise EngineError(
-                    f"the encoder's output {name} is {value.dtype} {value.shape}; "
-                    f"expected float32 {(size, *shapes[name])}"
-                )
+        for alone in (False, True):
+            results = engine.run(dn, np.zeros((size, 4, 2), np.float32), OUTPUTS, alone=alone)
+            for name, value in results.items():
+                if value.shape != (size, *shapes[name]) or value.dtype != np.float32:
+                    raise EngineError(
+                        f"the encoder's output {name} is {value.dtype} {value.shape}; "
+                        f"expected float32 {(size, *shapes[name])}"
+                    )
+                if not np.isfinite(value).all():
+                    raise EngineError(f"the encoder's output {name} is not finite for a plain grey tile")
+
+
+def _buckets(largest: int) -> tuple[int, ...]:
+    """Batch sizes to pad to: powers of two, and the largest itself."""
+    powers = [2**n for n in range(largest.bit_length())]
+    return (*powers, largest) if powers[-1] < largest else tuple(powers)
+
+
+def _pad(
+    dn: NDArray[np.uint16], metadata: NDArray[np.float32], buckets: Sequence[int]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Fills a batch up to the next of the fixed sizes by repeating its last tile."""
+    size = next((bucket for bucket in buckets if bucket >= len(dn)), len(dn))
+    if size == len(dn):
+        return dn, metadata
+    padding = [(0, size - len(dn))]
+    return (
+        np.pad(dn, [*padding, (0, 0), (0, 0), (0, 0)], mode="edge"),
+        np.pad(metadata, [*padding, (0, 0), (0, 0)], mode="edge"),
+    )
+
+
+def _run_bound(
+    session: ort.InferenceSession,
+    dn: NDArray[np.uint16],
+    metadata: NDArray[np.float32],
+    outputs: Sequence[str],
+) -> list[Any]:
+    """A run whose inputs go to the device and whose outputs come from it in one copy each."""
+    binding = session.io_binding()
+    binding.bind_cpu_input("dn", np.ascontiguousarray(dn))
+    binding.bind_cpu_input("metadata", np.ascontiguousarray(metadata))
+    for name in outputs:
+        binding.bind_output(name, "cuda")
+    session.run_with_iobinding(binding)
+    copied: list[Any] = binding.copy_outputs_to_cpu()
+    return copied
 
 
 def _check_signature(session: ort.InferenceSession, path: str) -> None:

@@ -72,13 +72,19 @@ DROPPED = Counter(
     "Tiles dropped from the queue because nobody waits for them any more",
     registry=REGISTRY,
 )
-ENGINE_FAILURES = Counter("landmoe_engine_failures", "Batches that the engine failed on", registry=REGISTRY)
-_CACHE = Counter("landmoe_cache_lookups", "Cache lookups by result", ["level", "result"], registry=REGISTRY)
-CACHE_HITS = _CACHE.labels("memory", "hit")
-CACHE_MISSES = _CACHE.labels("memory", "miss")
-CACHE_BYTES = Gauge(
-    "landmoe_cache_bytes",
-    "Bytes of results kept in the process",
+ENGINE_FAILURES = Counter(
+    "landmoe_engine_failures",
+    "Batches that the engine failed on, and restarts of it that failed",
+    registry=REGISTRY,
+)
+ENGINE_RESTARTS = Counter(
+    "landmoe_engine_restarts",
+    "Engine workers restarted after they failed, died or hung",
+    registry=REGISTRY,
+)
+ENGINE_WORKERS = Gauge(
+    "landmoe_engine_workers",
+    "Engine workers that work",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )

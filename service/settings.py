@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LANDMOE_"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+
+
+def _check_redis_url(url: str) -> str:
+    from service import redis_url  # the client library is loaded only where it is used
+
+    redis_url.check(url)
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 
 
 class Settings(BaseSettings):
@@ -25,7 +35,10 @@ class Settings(BaseSettings):
     bundle: Path | str | None = Field(
         default=None, description="a folder or hf://owner/name[@revision]; the one in the package if unset"
     )
-    precision: Literal["exact"] = Field(default="exact", description="exact = fp32")
+    precision: Literal["exact", "fast"] = Field(
+        default="exact", description="exact = fp32; fast = fp16 on CUDA, int8 on a CPU, if the bundle has it"
+    )
+    provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = CUDA where it works")
     workers: int = Field(default=1, ge=1, le=256, description="processes; each has its own engine")
     log_level: LogLevel = "info"
     log_format: LogFormat = Field(default="auto", description="auto = console on a terminal, JSON elsewhere")
@@ -33,17 +46,34 @@ class Settings(BaseSettings):
     engine_threads: int | None = Field(
         default=None, ge=1, description="threads of the engine; the CPU quota divided by the workers if unset"
     )
-    # Two threads reach their best rate at about this batch (docs/performance.md); more only adds latency.
-    max_batch_size: int = Field(default=32, ge=1, le=1024, description="tiles")
+    max_batch_size: int | None = Field(
+        default=None, ge=1, le=1024, description="tiles; 4 on a CPU, for each of its threads, and 64 on a GPU"
+    )
     max_queue_delay_ms: float = Field(
         default=0,
         ge=0,
         le=1000,
         description="how long a batch that is not full waits for more",
     )
-    queue_size: int = Field(default=1024, ge=1, description="tiles waiting for the engine; more are refused")
-    request_timeout_s: float = Field(default=30, gt=0, description="from a request's arrival to its answer")
+    queue_size: int = Field(
+        default=1024, ge=1, description="tiles being prepared or waiting for the engine; more are refused"
+    )
+    engine_timeout_s: float = Field(
+        default=20, gt=0, description="after which a batch that has not come back is given up as hung"
+    )
+    request_timeout_s: float = Field(default=30, gt=0, description="from a request's body to its answer ...")
+    # A CPU core embeds a tile in about 10 ms; a fifth of that speed must do.
+    request_timeout_per_tile_ms: float = Field(default=50, ge=0, description="... and for each of its tiles")
+    max_request_timeout_s: float = Field(
+        default=300, gt=0, description="the most that X-Timeout-Ms may ask for"
+    )
     shutdown_grace_s: int = Field(default=30, ge=0, description="for requests under way when told to stop")
+    shutdown_delay_s: float = Field(
+        default=0,
+        ge=0,
+        le=300,
+        description="how long requests are still taken after it was told to stop, while /readyz says 503",
+    )
     decode_threads: int | None = Field(default=None, ge=1, description="the CPU quota if unset")
 
     max_upload_mb: float = Field(default=64, gt=0, description="whole body of a request")
@@ -55,12 +85,45 @@ class Settings(BaseSettings):
     # Finding the units takes up to twelve times this for a moment, in each decoding thread.
     max_decoded_mb: float = Field(default=64, gt=0, description="pixels of a file, decompressed")
 
+    spool_dir: Path | None = Field(
+        default=None,
+        description="folder on disk for large bodies and answers; the system's temporary one if unset",
+    )
+    spool_above_mb: float = Field(default=8, ge=0, description="what a body or an answer may keep in memory")
+    max_spool_mb: float = Field(default=16_000, gt=0, description="on disk at a time, of each process")
+
     cache_mb: float = Field(default=64, ge=0, description="results kept in the process; 0 = none")
+    redis_url: RedisUrl | None = Field(
+        default=None,
+        repr=False,  # may hold a password
+        description="redis://[user:password@]host[:port][/database]; no Redis if unset",
+    )
+    # Keys name the model and all that a result depends on: entries never become wrong, only unused.
+    redis_ttl_s: int = Field(
+        default=7 * 24 * 3600, ge=1, le=10**9, description="how long Redis keeps a result"
+    )
+    # Computing a tile takes about 10 ms: a Redis that takes much longer to answer is no help.
+    redis_connect_timeout_ms: float = Field(default=50, gt=0, le=10_000)
+    redis_timeout_ms: float = Field(default=50, gt=0, le=10_000, description="for Redis' answer")
+    redis_max_connections: int = Field(default=16, ge=2, le=1000, description="of each worker")
+    redis_write_queue_mb: float = Field(
+        default=16, ge=0, description="results waiting to be written to Redis; more are dropped"
+    )
 
     @property
     def max_upload_bytes(self) -> int:
         """The limit of a request's body."""
         return int(self.max_upload_mb * 1_000_000)
+
+    @property
+    def spool_memory_bytes(self) -> int:
+        """What a body or an answer may keep in memory."""
+        return int(self.spool_above_mb * 1_000_000)
+
+    @property
+    def max_spool_bytes(self) -> int:
+        """The limit of what is spooled."""
+        return int(self.max_spool_mb * 1_000_000)
 
     @property
     def cache_bytes(self) -> int:
@@ -82,7 +145,13 @@ def load(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(
-            f"{PREFIX}{str(e['loc'][0]).upper()} is {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
+            f"{PREFIX}{str(e['loc'][0]).upper()} {_shown(e['loc'][0], e['input'])}: "
+            f"{e['msg'][0].lower()}{e['msg'][1:]}"
             for e in error.errors(include_url=False, include_context=False)
         )
         raise SettingsError(problems) from error
+
+
+def _shown(name: int | str, value: object) -> str:
+    field = Settings.model_fields.get(str(name))
+    return f"is {value!r}" if field is None or field.repr else "cannot be used"

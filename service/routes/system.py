@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from model import bands, tiles
 from service import metrics
 from service.batcher import Batcher
+from service.cache import Cache
 from service.engine import Engine
 from service.errors import UnavailableError
 from service.openapi import PROBLEM_RESPONSE
@@ -85,18 +86,21 @@ async def model(request: Request) -> dict[str, Any]:
             "max_tiles": settings.max_tiles,
             "max_pixels": settings.max_pixels,
             "max_bands": settings.max_bands,
-            "max_batch_size": settings.max_batch_size,
+            "max_batch_size": request.app.state.batcher.max_batch_size,
             "queue_size": settings.queue_size,
             "request_timeout_s": settings.request_timeout_s,
         },
-        "probes": [],
+        "probes": request.app.state.probes.described(),
         "card": bundle.card,
     }
 
 
 @router.get("/livez", summary="Is the process alive", operation_id="livez", response_model=Live)
-async def livez() -> dict[str, str]:
-    """200 as long as the process answers; restart it when this fails."""
+async def livez(request: Request) -> dict[str, str]:
+    """200 as long as the process answers and can help itself; restart it when this fails."""
+    batcher: Batcher = request.app.state.batcher
+    if batcher.hopeless:
+        raise UnavailableError(f"this process needs a restart: {batcher.reason}", "engine-failed")
     return {"status": "ok"}
 
 
@@ -108,12 +112,13 @@ async def livez() -> dict[str, str]:
     responses={503: PROBLEM_RESPONSE},
 )
 async def readyz(request: Request) -> dict[str, Any]:
-    """200 while requests are taken; 503 with the reason while draining or after the engine failed."""
+    """200 while requests are taken; 503 with the reason while it drains or restarts its engine."""
     batcher: Batcher = request.app.state.batcher
     metrics.READY.set(batcher.healthy)
     if not batcher.healthy:
-        raise UnavailableError(batcher.last_failure or "the service is shutting down")
-    return {"status": "ready", "queue_depth_tiles": batcher.depth}
+        raise UnavailableError(batcher.reason)
+    cache: Cache = request.app.state.cache
+    return {"status": "ready", "queue_depth_tiles": batcher.depth, "redis": cache.redis_state}
 
 
 @router.get(

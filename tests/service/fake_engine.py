@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,15 +38,29 @@ UNTRAINED = replace(BUNDLE, trained=False, preprocessing=Preprocessing())
 class FakeEngine:
     """Says what it was asked; fails, waits or misbehaves on demand.
 
-    A tile whose upper left DN of the first band is `poison` fails with its whole batch.
+    A tile whose upper left DN of the first band is `poison` fails with its whole batch. `fault` is called in
+    every run, and may raise, exit or hang; `restart_fault` in every restart.
     """
 
     precision = "fp32"
     provider = "cpu"
 
-    def __init__(self, bundle: Bundle = BUNDLE, *, poison: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle = BUNDLE,
+        *,
+        poison: int | None = None,
+        concurrency: int = 1,
+        batch_size: int = 32,
+    ) -> None:
         self.bundle = bundle
         self.poison = poison
+        self.concurrency = concurrency
+        self.batch_size = batch_size
+        self.fault: Callable[[], None] = lambda: None
+        self.restart_fault: Callable[[], None] = lambda: None
+        self.restarts = 0
+        self.alone: list[bool] = []
         self.batches: list[int] = []
         self.asked: list[tuple[str, ...]] = []
         self.gate = threading.Event()
@@ -54,7 +68,12 @@ class FakeEngine:
         self.entered = threading.Event()
 
     def run(
-        self, dn: NDArray[np.uint16], metadata: NDArray[np.float32], outputs: Sequence[str]
+        self,
+        dn: NDArray[np.uint16],
+        metadata: NDArray[np.float32],
+        outputs: Sequence[str],
+        *,
+        alone: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
         assert dn.dtype == np.uint16
         assert dn.shape[1:] == (7, 40, 40)
@@ -64,9 +83,15 @@ class FakeEngine:
         assert self.gate.wait(20), "the test never opened the gate"
         self.batches.append(len(dn))
         self.asked.append(tuple(outputs))
+        self.alone.append(alone)
+        self.fault()
         if self.poison is not None and (dn[:, 0, 0, 0] == self.poison).any():
             raise EngineError("poisoned batch")
         return {name: expected(dn, metadata, name) for name in outputs}
+
+    def restart(self) -> None:
+        self.restarts += 1
+        self.restart_fault()
 
 
 def expected(dn: NDArray[np.uint16], metadata: NDArray[np.float32], output: str) -> NDArray[np.float32]:

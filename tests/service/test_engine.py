@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
-from service.engine import OUTPUTS, EngineError, OnnxEngine, warm_up
+from service.engine import OUTPUTS, EngineError, OnnxEngine, _buckets, _pad, make_engine, warm_up
 from service.formats import l2_normalized
+from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 
 
@@ -109,11 +111,55 @@ def test_warm_up_refuses_outputs_that_the_configuration_does_not_have(loaded: Bu
         warm_up(FakeEngine(loaded), (1,))
 
 
-def test_results_that_are_not_finite_are_an_error(engine: OnnxEngine) -> None:
-    dn, metadata = batch(2)
-    metadata[1, 0, 0] = np.inf
-    with pytest.raises(EngineError, match="not finite"):
-        engine.run(dn, metadata, ("mean",))
+def test_all_threads_or_one_give_the_same(loaded: Bundle) -> None:
+    engine = OnnxEngine(loaded, threads=2)
+    assert engine.concurrency == 2
+    dn, metadata = batch(3)
+    one, all_ = (engine.run(dn, metadata, ("tokens",), alone=alone)["tokens"] for alone in (False, True))
+    assert np.abs(one - all_).max() <= 1e-5 * np.abs(one).max()
+    if "avx512f" in _cpu_flags():
+        assert one.tobytes() == all_.tobytes()
+
+
+def test_a_restarted_engine_gives_the_same(loaded: Bundle) -> None:
+    engine = OnnxEngine(loaded)
+    before = engine.run(*batch(2), ("mean",))["mean"]
+    engine.restart()
+    assert np.array_equal(engine.run(*batch(2), ("mean",))["mean"], before)
+
+
+def test_padded_batches_have_few_sizes_and_keep_their_tiles() -> None:
+    assert _buckets(64) == (1, 2, 4, 8, 16, 32, 64)
+    assert _buckets(48) == (1, 2, 4, 8, 16, 32, 48)
+    dn, metadata = batch(5)
+    padded_dn, padded_metadata = _pad(dn, metadata, _buckets(48))
+    assert len(padded_dn) == len(padded_metadata) == 8
+    assert np.array_equal(padded_dn[:5], dn)
+    assert np.array_equal(padded_metadata[5:], metadata[[4, 4, 4]])
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match=r"ONNX Runtime has no CUDA; install landmoe\[gpu\]"):
+        make_engine(Settings(provider="cuda"))
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA may work here")
+def test_a_build_with_cuda_on_a_machine_without_it_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # ONNX Runtime's own, beside our line
+        assert make_engine(Settings(engine_threads=1)).provider == "cpu"
+    with (
+        pytest.raises(EngineError, match="cannot use cuda here"),
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+    ):
+        make_engine(Settings(provider="cuda"))
+
+
+def test_numbers_that_the_bundle_does_not_have_are_said() -> None:
+    with pytest.raises(EngineError, match=r"'fast' on cpu needs an encoder in int8; bundle .* has fp32"):
+        make_engine(Settings(precision="fast", provider="cpu"))
 
 
 def test_l2_norm_is_one_and_zeros_stay_zeros() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -35,18 +36,34 @@ def test_model_says_what_is_served_and_what_is_allowed(make_client: MakeClient) 
 
 def test_live_and_ready(client: TestClient) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready", "queue_depth_tiles": 0}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "queue_depth_tiles": 0,
+        "redis": "off",
+    }
 
 
 def test_a_failing_engine_is_not_ready_until_it_gives_results_again(make_client: MakeClient) -> None:
     engine = FakeEngine(poison=0)
+    restart = threading.Event()
+    engine.restart_fault = restart.wait
     client = make_client(engine=engine)
     pixels_with_zero_in_the_corner = geotiff(_cornered())
-    assert client.post("/embed", content=pixels_with_zero_in_the_corner, headers=TIFF).status_code == 503
-    not_ready = client.get("/readyz")
+    answers = []
+    poisoned = threading.Thread(
+        target=lambda: answers.append(
+            client.post("/embed", content=pixels_with_zero_in_the_corner, headers=TIFF)
+        )
+    )
+    poisoned.start()
+    while (not_ready := client.get("/readyz")).status_code == 200:
+        pass
     assert not_ready.status_code == 503
     assert "poisoned batch" in not_ready.json()["detail"]
     assert client.get("/livez").status_code == 200
+    restart.set()
+    poisoned.join()
+    assert answers[0].status_code == 503
     assert client.post("/embed", content=geotiff(), headers=TIFF).status_code == 200
     assert client.get("/readyz").status_code == 200
 

@@ -1,0 +1,102 @@
+"""Which device and which numbers the encoder runs in, and how ONNX Runtime is told so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+from model.bundle import Bundle
+
+Provider = Literal["cpu", "cuda"]
+Wanted = Literal["auto", "cpu", "cuda"]
+Precision = Literal["exact", "fast"]
+
+_ORT_NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# Files of a bundle that serve a precision, the better first.
+PREFERRED: dict[tuple[Precision, Provider], tuple[str, ...]] = {
+    ("exact", "cpu"): ("fp32",),
+    ("exact", "cuda"): ("fp32",),
+    ("fast", "cpu"): ("int8",),
+    ("fast", "cuda"): ("fp16",),
+}
+_CUDA_OPTIONS: dict[Precision, dict[str, Any]] = {
+    # TF32 keeps 10 bits of the mantissa: not what exact promises.
+    "exact": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    "fast": {"cudnn_conv_algo_search": "HEURISTIC"},
+}
+
+
+class ProviderError(RuntimeError):
+    """The device or precision that was asked for cannot be had; says why."""
+
+
+def candidates(wanted: Wanted) -> tuple[Provider, ...]:
+    """The devices to try, in their order.
+
+    Raises:
+        ProviderError: CUDA was asked for, and ONNX Runtime was built without it.
+    """
+    built = "CUDAExecutionProvider" in ort.get_available_providers()
+    if wanted == "cpu" or (wanted == "auto" and not built):
+        return ("cpu",)
+    if not built:
+        raise ProviderError(
+            "LANDMOE_PROVIDER is 'cuda', but the installed ONNX Runtime has no CUDA; "
+            "install landmoe[gpu] instead of landmoe[cpu], or choose 'auto' or 'cpu'"
+        )
+    return ("cuda",) if wanted == "cuda" else ("cuda", "cpu")
+
+
+def numbers(bundle: Bundle, precision: Precision, provider: Provider) -> str:
+    """The bundle's name of the numbers that a precision means on a device.
+
+    Raises:
+        ProviderError: the bundle has no such encoder.
+    """
+    preferred = PREFERRED[precision, provider]
+    for name in preferred:
+        if name in bundle.precisions:
+            return name
+    raise ProviderError(
+        f"precision {precision!r} on {provider} needs an encoder in {' or '.join(preferred)}; "
+        f"bundle {bundle.name} has {', '.join(bundle.precisions)}"
+    )
+
+
+def session(content: bytes, provider: Provider, precision: Precision, threads: int) -> ort.InferenceSession:
+    """A session that runs on this device and on no other.
+
+    Args:
+        content: of the ONNX file.
+        provider: the device.
+        precision: what was asked for; decides whether CUDA may round to TF32.
+        threads: that one run uses, its caller included.
+
+    Raises:
+        ProviderError: ONNX Runtime cannot use the device.
+        Exception: it refuses the file; its exceptions share no base class.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; warnings about graph details help no operator
+    # Threads that spin while they wait take the cores from whatever else runs here: where another process
+    # was busy, a run of two spinning threads took five times as long as one of two that sleep.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted: Sequence[Any]
+    if provider == "cuda":
+        ort.preload_dlls()  # CUDA's libraries as pip installs them, where they are not the system's
+        wanted = [(_ORT_NAMES["cuda"], _CUDA_OPTIONS[precision]), _ORT_NAMES["cpu"]]
+    else:
+        wanted = [_ORT_NAMES["cpu"]]
+    made = ort.InferenceSession(content, options, providers=wanted)
+    # Where the device is missing, ONNX Runtime says so in its log and goes on without it.
+    if made.get_providers()[0] != _ORT_NAMES[provider]:
+        raise ProviderError(
+            f"ONNX Runtime cannot use {provider} here: no such device, or its driver or libraries are "
+            f"missing or too old; it offers {', '.join(made.get_providers())}"
+        )
+    return made
