@@ -57,11 +57,13 @@ PROBLEMS: dict[str, Problem] = {
     "bad-parameter": Problem(422, "A parameter has a value that cannot be used"),
     "unknown-parameter": Problem(422, "No parameter has this name"),
     "missing-tile": Problem(422, "The request has no tile"),
+    "unknown-probe": Problem(422, "The model has no such probe"),
     "queue-full": Problem(429, "More tiles are waiting than the service allows"),
     "internal-error": Problem(500, "A defect of the service"),
     "not-ready": Problem(503, "The service is not ready"),
     "engine-failed": Problem(503, "The model did not give a result"),
     "deadline-passed": Problem(504, "The time allowed has passed"),
+    "no-room": Problem(507, "There is no room to spool the body or the answer"),
 }
 
 # Errors that the framework raises by status, not by type.

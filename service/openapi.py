@@ -9,7 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
-from service.parameters import EmbedOptions, TileParameters
+from service.formats import KINDS
+from service.parameters import ClassifyOptions, EmbedOptions, TileParameters
 from service.schemas import ProblemModel
 
 _PROBLEM_REF = {"$ref": "#/components/schemas/ProblemModel"}
@@ -114,11 +115,21 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
                     name: {"description": text, "schema": {"type": "string"}}
                     for name, text in _HEADERS.items()
                 },
-                "content": {"application/x-npy": {"schema": file}},
+                "content": {
+                    kind.media_type.split(";")[0]: {"schema": file}
+                    for name, kind in KINDS.items()
+                    if name not in ("json", "base64") and name in _formats(options)
+                },
             },
             **{str(status): _described(status) for status in statuses},
         },
     }
+
+
+def _formats(options: type[BaseModel]) -> list[str]:
+    """The values of `format` that a route has."""
+    found: list[str] = _properties(options)["format"]["enum"]
+    return found
 
 
 def _described(status: int) -> dict[str, Any]:
@@ -127,3 +138,4 @@ def _described(status: int) -> dict[str, Any]:
 
 
 EMBED_OPERATION = _operation(EmbedOptions)
+CLASSIFY_OPERATION = _operation(ClassifyOptions)

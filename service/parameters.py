@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.units import UnitsChoice
 from service.errors import RequestError
 
 Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
-Format = Literal["json", "base64", "npy"]
+EmbedFormat = Literal["json", "base64", "ndjson", "npy", "geojson", "parquet"]
+ClassifyFormat = Literal[
+    "json", "ndjson", "npy", "geojson", "parquet", "geotiff-classes", "geotiff-probabilities"
+]
+Format = Literal[EmbedFormat, ClassifyFormat]
+OnError = Literal["fail", "nan"]
 Fit = Literal["crop", "resize", "grid"]
 LocationSource = Literal["auto", "request", "file", "none"]
 DatetimeSource = Literal["request", "tag", "none"]
@@ -63,29 +69,74 @@ class TileParameters(BaseModel):
     )
 
 
-class EmbedOptions(BaseModel):
-    """What is said once for a whole request to /embed."""
+class RequestOptions(BaseModel):
+    """What is said once for a whole request, to whichever route."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     fit: Fit | None = Field(
         default=None,
         description="how a file becomes 40 x 40 px: `crop` (centre; the default for sides of 40 to 63 px), "
-        "`resize` (bilinear) or `grid` (windows; not available yet)",
+        "`resize` (bilinear) or `grid` (a tile for every window of a scene)",
     )
+    stride: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="px from one window to the next, for `fit=grid` (40 if missing)"
+    )
+    max_cloud_fraction: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="skip windows with a larger share of cloudy pixels; needs the part `QA_PIXEL`",
+    )
+    on_error: OnError = Field(
+        default="fail",
+        description="for `npy`, which has no room for errors: `fail`, or `nan` for a row of NaN for each tile "
+        "that failed and each window that was skipped",
+    )
+
+
+class EmbedOptions(RequestOptions):
+    """What is said once for a whole request to /embed."""
+
     pooling: Pooling = Field(
         default="mean",
         description="`mean` of all tokens, `cls` token, `patch_mean`, `patch_mean_std` (twice as long), "
         "or `tokens`",
     )
     normalize: bool = Field(default=False, description="scale to unit L2 norm (each token for `tokens`)")
-    format: Format | None = Field(
+    format: EmbedFormat | None = Field(
         default=None,
-        description="`json`, `base64` (little-endian float32 in JSON) or `npy`; overrides the Accept header",
+        description="`json`, `base64` (little-endian float32 in JSON), `ndjson` (a line for each tile), `npy`, "
+        "`geojson` or `parquet` (GeoParquet); overrides the Accept header",
+    )
+
+
+class ClassifyOptions(RequestOptions):
+    """What is said once for a whole request to /classify."""
+
+    probe: Text | None = Field(
+        default=None, description="which classifier; GET /model lists them. The first if missing"
+    )
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="how many predictions of each tile; if missing, 5 of a multi-class probe and all of a "
+        "multi-label one",
+    )
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="probability from which a label is `selected` (multi-label); the probe's own if missing",
+    )
+    pooling: Pooling | None = Field(
+        default=None, description="the probe's own; another one cannot be asked of it"
+    )
+    format: ClassifyFormat | None = Field(
+        default=None,
+        description="`json`, `ndjson`, `npy` (probabilities in the order of the probe's labels), `geojson`, "
+        "`parquet` (GeoParquet), or for one scene with `fit=grid` `geotiff-classes` and "
+        "`geotiff-probabilities`; overrides the Accept header",
     )
 
 
 PER_TILE = frozenset(TileParameters.model_fields)
+METADATA = "metadata"  # the form field with all per-tile parameters as one JSON array
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -106,16 +157,19 @@ def parse(
     Raises:
         RequestError: an unknown name, a wrong number of values, an option that cannot be used.
     """
-    known = PER_TILE | options.model_fields.keys()
+    known = PER_TILE | options.model_fields.keys() | {METADATA}
     if unknown := sorted(values.keys() - known):
         raise RequestError(
             "unknown-parameter",
             f"unknown {'parameter' if len(unknown) == 1 else 'parameters'} "
             f"{', '.join(map(_shown, unknown[:10]))}; known are {', '.join(sorted(known))}",
         )
+    objects = _metadata_objects(values, tiles)
     once: dict[str, str] = {}
     per_tile: dict[str, Sequence[str]] = {}
     for name, texts in values.items():
+        if name == METADATA:
+            continue
         if name in PER_TILE:
             if len(texts) not in (1, tiles):
                 raise RequestError(
@@ -136,8 +190,47 @@ def parse(
     validated = _validate(options, once)
     if isinstance(validated, RequestError):
         raise validated
+    if objects is not None:
+        return [_validate_object(i, row) for i, row in enumerate(objects)], validated
     rows = [{name: texts[i] for name, texts in per_tile.items() if texts[i].strip()} for i in range(tiles)]
     return [_validate(TileParameters, row) for row in rows], validated
+
+
+def _metadata_objects(values: Mapping[str, Sequence[str]], tiles: int) -> list[Any] | None:
+    """What the field `metadata` says of each tile; None where it was not given."""
+    given = [text for text in values.get(METADATA, []) if text.strip()]
+    if not given:
+        return None
+    if beside := sorted(n for n in PER_TILE & values.keys() if any(text.strip() for text in values[n])):
+        raise RequestError(
+            "bad-parameter", f"metadata came together with {', '.join(beside)}; expected one or the other"
+        )
+    if len(given) > 1:
+        raise RequestError("bad-parameter", f"metadata was given {len(given)} times; expected one JSON array")
+    try:
+        objects = orjson.loads(given[0])
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            "bad-parameter", f"metadata is {_shown(given[0])}, which is not JSON: {error}"
+        ) from error
+    if not isinstance(objects, list) or len(objects) != tiles:
+        came = f"an array of {len(objects)}" if isinstance(objects, list) else _shown(given[0])
+        raise RequestError(
+            "bad-parameter",
+            f"metadata is {came}; expected a JSON array with one object for each of the {tiles} tiles",
+        )
+    return objects
+
+
+def _validate_object(index: int, row: Any) -> TileParameters | RequestError:
+    if not isinstance(row, dict):
+        return RequestError("bad-parameter", f"metadata[{index}] is {_shown(str(row))}; expected an object")
+    given = {
+        name: str(value) if name == "id" and type(value) in (int, float) else value
+        for name, value in row.items()
+        if value is not None and value != ""
+    }
+    return _validate(TileParameters, given)
 
 
 def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestError:
@@ -145,11 +238,16 @@ def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestEr
         return model.model_validate(row)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, e['loc']))} is {_shown(str(e['input']))}: "
+            f"{_shown_name(e['loc'])} is {_shown(str(e['input']))}: "
             f"{e['msg'][0].lower()}{e['msg'][1:]}"
             for e in error.errors(include_url=False, include_context=False)[:10]
         ]
         return RequestError("bad-parameter", "; ".join(problems))
+
+
+def _shown_name(location: Sequence[int | str]) -> str:
+    name = ".".join(map(str, location))
+    return name if name in PER_TILE or name.isidentifier() else _shown(name)
 
 
 def _shown(text: str) -> str:

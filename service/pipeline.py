@@ -13,7 +13,7 @@ from service.cache import Cache
 from service.engine import Engine
 from service.errors import TILE_ERRORS, DeadlineError, RequestError
 from service.geotiff import Limits
-from service.parameters import EmbedOptions, TileParameters
+from service.parameters import Pooling, RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
 from service.results import Embedded as Embedded
 from service.results import Report as Report
@@ -62,7 +62,8 @@ class Pipeline:
         self,
         files: Sequence[File],
         parameters: Sequence[TileParameters | RequestError],
-        options: EmbedOptions,
+        options: RequestOptions,
+        pooling: Pooling,
         *,
         bypass: bool = False,
     ) -> tuple[list[Embedded | Exception], Report]:
@@ -72,6 +73,7 @@ class Pipeline:
             files: one GeoTIFF each.
             parameters: for each file, or what is wrong with them.
             options: of the whole request.
+            pooling: the network's output that is wanted.
             bypass: neither read nor write the cache.
 
         Returns:
@@ -86,7 +88,7 @@ class Pipeline:
             async with asyncio.timeout(timeout_s):
                 tiles = await self._prepare(files, parameters, options, report)
                 good = [tile for tile in tiles if isinstance(tile, PreparedTile)]
-                results = iter(await self._results.of(good, options.pooling, report, bypass=bypass))
+                results = iter(await self._results.of(good, pooling, report, bypass=bypass))
                 return [next(results) if isinstance(t, PreparedTile) else t for t in tiles], report
         except TimeoutError as error:
             raise DeadlineError(timeout_s) from error
@@ -99,7 +101,7 @@ class Pipeline:
         self,
         files: Sequence[File],
         parameters: Sequence[TileParameters | RequestError],
-        options: EmbedOptions,
+        options: RequestOptions,
         report: Report,
     ) -> list[PreparedTile | Exception]:
         loop = asyncio.get_running_loop()

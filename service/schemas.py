@@ -49,8 +49,8 @@ class ModelReference(_Schema):
 class MetadataSource(_Schema):
     """Whose datetime, hour and location were used."""
 
-    datetime: Literal["request", "tag", "missing"]
-    hour: Literal["request", "tag", "missing"]
+    datetime: Literal["request", "file", "tag", "missing"] = Field(description="file: of a delivery's MTL")
+    hour: Literal["request", "file", "tag", "missing"]
     location: Literal["request", "file", "missing"]
 
 
@@ -68,15 +68,10 @@ class Footprint(_Schema):
     coordinates: list[Any]
 
 
-class Item(_Schema):
-    """One tile's embedding."""
-
+class _Tile(_Schema):
     index: int = Field(description="of the tile in the request, from 0")
-    id: str
+    id: str = Field(description="as given, else the index; with row and column for a window of a grid")
     source: str | None = Field(description="base name of the uploaded file")
-    embedding: list[float] | list[list[float]] | str = Field(
-        description="`dim` numbers; 105 lists of them for `pooling=tokens`; a string for `format=base64`",
-    )
     datetime: str | None = Field(description="as used, UTC; a date where the hour is unknown")
     lat: float | None
     lon: float | None
@@ -87,12 +82,46 @@ class Item(_Schema):
     valid_fraction: float = Field(description="share of valid pixels in what the network saw")
     cached: bool
     warnings: list[TileNote]
+    row: int | None = Field(default=None, description="of the window in a grid, from 0")
+    col: int | None = Field(default=None, description="of the window in a grid, from 0")
+    window: list[int] | None = Field(default=None, description="row_off, col_off, height, width; px")
+    cloud_fraction: float | None = Field(
+        default=None, description="share of the valid pixels that QA_PIXEL calls cloud, dilated cloud or cirrus"
+    )
+    quality: dict[str, float] | None = Field(
+        default=None, description="share of all pixels with each flag of QA_PIXEL"
+    )
+
+
+class Item(_Tile):
+    """One tile's embedding."""
+
+    embedding: list[float] | list[list[float]] | str = Field(
+        description="`dim` numbers; 105 lists of them for `pooling=tokens`; a string for `format=base64`",
+    )
+
+
+class Prediction(_Schema):
+    """A label and how probable it is."""
+
+    label: str
+    probability: float
+
+
+class Classified(_Tile):
+    """One tile's predictions."""
+
+    probe: str
+    predictions: list[Prediction] = Field(description="the most probable first")
+    selected: list[str] = Field(description="labels over the threshold; of a multi-class probe the first one")
 
 
 class Failed(_Schema):
     """A tile that could not be embedded, while others of its request could."""
 
     index: int
+    row: int | None = None
+    col: int | None = None
     error: ProblemModel
 
 
@@ -104,6 +133,7 @@ class Summary(_Schema):
     embedded: int
     skipped_empty: int
     failed: int
+    skipped_cloudy: int | None = Field(default=None, description="given with `max_cloud_fraction`")
 
 
 class EmbedResponse(_Schema):
@@ -161,6 +191,31 @@ class EmbedResponse(_Schema):
     summary: Summary
 
 
+class ClassifyResponse(_Schema):
+    """The answer of /classify."""
+
+    model: ModelReference
+    pooling: Pooling
+    dim: int = Field(description="number of labels")
+    probe: str
+    task: Literal["multi-label", "multi-class"]
+    threshold: float | None = Field(default=None, description="that `selected` was made with; multi-label")
+    data: list[Classified | Failed]
+    summary: Summary
+
+
+class ProbeInfo(_Schema):
+    """A classifier on embeddings."""
+
+    name: str
+    task: Literal["multi-label", "multi-class"]
+    pooling: Pooling
+    labels: list[str]
+    threshold: float | None = Field(description="default for `selected`; multi-label")
+    calibrated: bool
+    metrics: dict[str, Any]
+
+
 class Limits(_Schema):
     """What one request may be, and how many may wait."""
 
@@ -214,7 +269,7 @@ class ModelInfo(_Schema):
     metrics: dict[str, Any]
     parity: dict[str, Any]
     limits: Limits
-    probes: list[dict[str, Any]]
+    probes: list[ProbeInfo]
     card: str
 
 
@@ -229,3 +284,6 @@ class Ready(_Schema):
 
     status: Literal["ready"]
     queue_depth_tiles: int
+    redis: Literal["off", "ok", "unavailable", "refuses-writes"] = Field(
+        description="how the shared cache does; requests are answered without it, too"
+    )
