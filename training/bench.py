@@ -68,7 +68,7 @@ def _step(model: MoEMAE, dn: torch.Tensor, encodings: torch.Tensor) -> Callable[
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def run() -> None:
-        pretraining_loss(model(dn, encodings)).backward()
+        torch.autograd.backward(pretraining_loss(model(dn, encodings)))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

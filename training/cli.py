@@ -129,7 +129,7 @@ def pretrain(
             typer.echo(
                 f"stopped by {run.stopped_by} at step {run.step}, saved in {run_dir}; run again to resume"
             )
-            raise typer.Exit(128 + getattr(signal, run.stopped_by))
+            raise typer.Exit(128 + getattr(signal, run.stopped_by, signal.SIGTERM))
 
 
 @app.command()

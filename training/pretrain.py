@@ -110,7 +110,7 @@ class Pretraining:
         try:
             with Interrupt() as interrupt:
                 clock = _Clock(config.batch_size * config.accumulate * self.fabric.world_size)
-                while self.step < total and self._all(interrupt.name) is None:
+                while self.step < total and not self._anywhere(interrupt.name is not None):
                     row = self._update(micro)
                     self.progress.step += 1
                     clock.count()
@@ -123,7 +123,8 @@ class Pretraining:
                         self.save()
                     if last or self.step % config.run.log_every == 0:
                         clock.restart()
-            self.stopped_by = interrupt.name if self.step < total else None
+            if self.step < total:
+                self.stopped_by = interrupt.name or "another process"
             self.save()
         finally:
             micro.close()
@@ -169,7 +170,7 @@ class Pretraining:
             with self.fabric.no_backward_sync(self._wrapped, enabled=i + 1 < count):
                 losses = self._losses(next(micro))
                 terms = torch.stack([t.detach().float() for t in losses]).cpu()
-                if not torch.isfinite(terms).all():
+                if self._anywhere(not torch.isfinite(terms).all()):
                     raise self._non_finite(terms)
                 self.fabric.backward(losses.total / count)
             sums += terms / count
@@ -246,12 +247,13 @@ class Pretraining:
                 flush=True,
             )
 
-    def _all(self, interrupted: str | None) -> str | None:
-        """The signal that any process got: all must stop after the same step."""
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any process: all stop at the same step, or the others would wait for ever."""
         if self.fabric.world_size == 1:
-            return interrupted
-        anyone = self.fabric.all_reduce(torch.tensor(float(interrupted is not None)), reduce_op="sum")
-        return (interrupted or "SIGTERM") if float(anyone) else None  # type: ignore[arg-type]  # a tensor in
+            return here
+        count = torch.tensor(float(here), device=self.fabric.device)
+        torch.distributed.all_reduce(count)
+        return bool(count)
 
     def _headline(self) -> str:
         start = f"resuming at step {self.step}" if self.step else "starting"

@@ -210,6 +210,20 @@ def test_command_reports_configuration_errors(data: Path, tmp_path: Path) -> Non
     assert "not a packed set" in result.output
 
 
+def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
+    options = [f"data.path={data}", "run.devices=2", "accumulate=2", "batch_size=4"]
+    command = [sys.executable, "-m", "training.cli", "pretrain", "--config", "smoke", "-o", str(tmp_path)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in table(tmp_path)] == ["1", "2", "3", "4", "5", "6"]
+    assert "2 x cpu" in done.stdout
+    # One process that does not agree on the steps, sums or saves would leave another number of them.
+    assert checkpoint.load(tmp_path / "last.safetensors").info["step"] == 6
+    single = recipe(data, "accumulate=2", "batch_size=4")
+    with pytest.raises(StateError, match="world: 2 in the state, 1 now"):
+        Pretraining(single, tmp_path)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_the_command_with_everything_saved(
     data: Path, tmp_path: Path, number: signal.Signals, code: int
