@@ -1,117 +1,122 @@
-"""Results kept for tiles that come again: the key, and a store inside the process."""
+"""Results kept for tiles that come again: a store inside the process, and Redis behind it where it is set."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service import metrics
-
-# What an entry costs beside its value: the key, two objects and a slot of the table (measured, CPython 3.11).
-ENTRY_OVERHEAD_BYTES = 250
+from service.cache_codec import is_result, pack, unpack
+from service.cache_keys import Namespace as Namespace
+from service.cache_keys import tile_hash as tile_hash
+from service.cache_metrics import LOOKUPS
+from service.memory_store import MemoryStore
+from service.redis_store import RedisStore
+from service.settings import Settings
 
 
-class Cache(Protocol):
-    """Where results wait to be asked for again. A store that fails answers a miss and never raises."""
-
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of keys, None for each that is not there."""
-
-    def put(self, entries: Mapping[bytes, bytes]) -> None:
-        """Keeps values; returns at once."""
-
-    async def close(self) -> None:
-        """Lets go of connections."""
-
-
-class Namespace:
-    """Makes keys that no other model, precision, provider or rule of preparation shares.
+class Cache:
+    """Two levels. A lookup never fails: what cannot be had, or is damaged, is a miss.
 
     Args:
-        encoder_digest: SHA-256 (hex) of the ONNX file that runs.
-        provider: what it runs on.
-        precision: and in which numbers.
-        preprocessing_version: of the rules that made the tile.
+        memory: asked first; filled with what Redis has.
+        redis: asked for the rest; None if there is none.
     """
 
-    def __init__(
-        self, encoder_digest: str, provider: str, precision: str, preprocessing_version: int
-    ) -> None:
-        self._prefix = f"landmoe:{encoder_digest}:{provider}:{precision}:{preprocessing_version}:"
+    def __init__(self, memory: MemoryStore, redis: RedisStore | None = None) -> None:
+        self._memory = memory
+        self._redis = redis
 
-    def key(self, tile: bytes, output: str) -> bytes:
-        """The key of one output of one prepared tile, 32 bytes.
+    async def start(self) -> None:
+        """Begins to use Redis, whether it is there or not."""
+        if self._redis is not None:
+            await self._redis.start()
+
+    @property
+    def redis_state(self) -> str:
+        """How Redis does: off, ok, unavailable or refuses-writes."""
+        return "off" if self._redis is None else self._redis.state
+
+    async def get(self, keys: Sequence[bytes], size: int) -> list[bytes | None]:
+        """Results, None for each that is not there.
 
         Args:
-            tile: `tile_hash` of it.
-            output: of the network, one of the poolings.
+            keys: of `Namespace`.
+            size: bytes of such a result: raw little-endian float32.
         """
-        return hashlib.sha256(f"{self._prefix}{output}:".encode() + tile).digest()
-
-
-def tile_hash(dn: NDArray[np.uint16], encoding: NDArray[np.float32]) -> bytes:
-    """SHA-256 of everything that the network sees of a tile.
-
-    A cryptographic hash, since a client who finds two tiles with one hash could make another's answer wrong.
-
-    Args:
-        dn: prepared pixels, uint16 (7, 40, 40), C-contiguous.
-        encoding: metadata, float32 (4, 2), C-contiguous.
-    """
-    state = hashlib.sha256(np.ascontiguousarray(dn).data)
-    state.update(np.ascontiguousarray(encoding).data)
-    return state.digest()
-
-
-class MemoryCache:
-    """The least recently used results go when the bytes run out.
-
-    Args:
-        max_bytes: for keys, values and what keeping them costs; 0 keeps nothing.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
-
-    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of keys, None for each that is not there."""
-        found = [self._entries.get(key) for key in keys]
-        for key, value in zip(keys, found, strict=True):
-            if value is not None:
-                self._entries.move_to_end(key)
+        found = self._memory.get(keys)
         hits = sum(value is not None for value in found)
-        metrics.CACHE_HITS.inc(hits)
-        metrics.CACHE_MISSES.inc(len(found) - hits)
+        LOOKUPS["memory", "hit"].inc(hits)
+        LOOKUPS["memory", "miss"].inc(len(keys) - hits)
+        return await self._rest(keys, found, lambda payload: is_result(payload, size), "redis")
+
+    async def get_aliases(
+        self, keys: Sequence[bytes], is_whole: Callable[[bytes], bool]
+    ) -> list[bytes | None]:
+        """What `put` has kept under keys of aliases, None for each that is not there or not whole."""
+        found = await self._rest(keys, self._memory.get(keys), is_whole, None)
+        hits = sum(value is not None for value in found)
+        LOOKUPS["alias", "hit"].inc(hits)
+        LOOKUPS["alias", "miss"].inc(len(keys) - hits)
         return found
 
     def put(self, entries: Mapping[bytes, bytes]) -> None:
-        """Keeps values; one that alone is larger than the cache is not kept."""
-        for key, value in entries.items():
-            cost = _cost(key, value)
-            if cost > self._max_bytes:
-                continue
-            if (old := self._entries.pop(key, None)) is not None:
-                self._bytes -= _cost(key, old)
-            self._entries[key] = value
-            self._bytes += cost
-        while self._bytes > self._max_bytes:
-            key, value = self._entries.popitem(last=False)
-            self._bytes -= _cost(key, value)
-        metrics.CACHE_BYTES.set(self._bytes)
+        """Keeps values; returns at once."""
+        self._memory.put(entries)
+        if self._redis is not None:
+            self._redis.put({key: pack(key, value) for key, value in entries.items()})
 
     async def close(self) -> None:
-        """Forgets everything."""
-        self._entries.clear()
-        self._bytes = 0
-        metrics.CACHE_BYTES.set(0)
+        """Writes what is to be written, if that is quick, and lets go of connections."""
+        if self._redis is not None:
+            await self._redis.close()
+        self._memory.clear()
+
+    async def _rest(
+        self,
+        keys: Sequence[bytes],
+        found: list[bytes | None],
+        is_whole: Callable[[bytes], bool],
+        level: str | None,
+    ) -> list[bytes | None]:
+        """Fills what is missing from Redis; counts it as lookups of a level if one is named."""
+        missing = [i for i, value in enumerate(found) if value is None]
+        if self._redis is None or not missing:
+            return found
+        answer = await self._redis.get([keys[i] for i in missing])
+        counts = dict.fromkeys(("hit", "miss", "damaged", "unavailable"), 0)
+        fresh: dict[bytes, bytes] = {}
+        for i, value in zip(missing, answer or [None] * len(missing), strict=True):
+            payload = None if value is None else unpack(keys[i], value)
+            if payload is not None and is_whole(payload):
+                found[i] = fresh[keys[i]] = payload
+                counts["hit"] += 1
+            else:
+                counts["damaged" if value is not None else "unavailable" if answer is None else "miss"] += 1
+        self._memory.put(fresh)
+        # While Redis was asked, another request may have put what this one misses.
+        for i in missing:
+            if found[i] is None:
+                found[i] = self._memory.get([keys[i]])[0]
+        if level is None:
+            LOOKUPS["redis", "damaged"].inc(counts["damaged"])
+        else:
+            for result, count in counts.items():
+                LOOKUPS[level, result].inc(count)
+        return found
 
 
-def _cost(key: bytes, value: bytes) -> int:
-    return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+def make_cache(settings: Settings) -> Cache:
+    """The cache that the settings ask for."""
+    memory = MemoryStore(settings.cache_bytes)
+    if settings.redis_url is None:
+        return Cache(memory)
+    return Cache(
+        memory,
+        RedisStore(
+            settings.redis_url,
+            ttl_s=settings.redis_ttl_s,
+            connect_timeout_s=settings.redis_connect_timeout_ms / 1000,
+            timeout_s=settings.redis_timeout_ms / 1000,
+            max_connections=settings.redis_max_connections,
+            max_queued_bytes=int(settings.redis_write_queue_mb * 1_000_000),
+        ),
+    )

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service import sample
+from service import deadline, sample
+from service.aliases import Aliases
 from service.batcher import Batcher
 from service.cache import Cache
 from service.engine import Engine
@@ -19,7 +20,7 @@ from service.results import Embedded as Embedded
 from service.results import Report as Report
 from service.results import Results
 from service.settings import Settings
-from service.upload import File
+from service.files import File
 
 
 class Pipeline:
@@ -37,6 +38,7 @@ class Pipeline:
         self, settings: Settings, engine: Engine, batcher: Batcher, cache: Cache, decode_threads: int
     ) -> None:
         self._settings = settings
+        self._batcher = batcher
         self._bundle = engine.bundle
         self._results = Results(engine, batcher, cache)
         self._limits = Limits(
@@ -45,6 +47,7 @@ class Pipeline:
             max_decoded_bytes=int(settings.max_decoded_mb * 1_000_000),
         )
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
 
     async def warm_up(self) -> None:
         """Decodes a made-up tile, so that no request pays for GDAL's and PROJ's first use."""
@@ -66,6 +69,7 @@ class Pipeline:
         pooling: Pooling,
         *,
         bypass: bool = False,
+        timeout_s: float | None = None,
     ) -> tuple[list[Embedded | Exception], Report]:
         """Embeds files; each succeeds or fails alone.
 
@@ -75,6 +79,7 @@ class Pipeline:
             options: of the whole request.
             pooling: the network's output that is wanted.
             bypass: neither read nor write the cache.
+            timeout_s: what the client allows; None for the settings'.
 
         Returns:
             For each file its result or error, in their order; and how it went.
@@ -83,19 +88,49 @@ class Pipeline:
             OverloadedError, UnavailableError, DeadlineError: the whole request cannot be answered.
         """
         report = Report(cache="bypass" if bypass else "hit")
-        timeout_s = self._settings.request_timeout_s
+        timeout_s = deadline.timeout_s(timeout_s, len(files), self._settings)
         try:
             async with asyncio.timeout(timeout_s):
-                tiles = await self._prepare(files, parameters, options, report)
-                good = [tile for tile in tiles if isinstance(tile, PreparedTile)]
-                results = iter(await self._results.of(good, pooling, report, bypass=bypass))
-                return [next(results) if isinstance(t, PreparedTile) else t for t in tiles], report
+                return await self._embed(files, parameters, options, pooling, report, bypass=bypass), report
         except TimeoutError as error:
             raise DeadlineError(timeout_s) from error
 
     def close(self) -> None:
         """Lets the decoding threads go."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _embed(
+        self,
+        files: Sequence[File],
+        parameters: Sequence[TileParameters | RequestError],
+        options: RequestOptions,
+        pooling: Pooling,
+        report: Report,
+        *,
+        bypass: bool,
+    ) -> list[Embedded | Exception]:
+        answers: dict[int, Embedded | Exception] = {}
+        aliases: dict[int, bytes] = {}
+        if not bypass:
+            aliases, described = await self._aliases.find(files, parameters, options)
+            known = await self._results.known(list(described.values()), pooling, report)
+            answers = {i: answer for i, answer in zip(described, known, strict=True) if answer is not None}
+        rest = [i for i in range(len(files)) if i not in answers]
+        if rest:
+            with self._batcher.admit(len(rest)):  # before they are decoded, which costs more than a refusal
+                prepared = await self._prepare(
+                    [files[i] for i in rest], [parameters[i] for i in rest], options, report
+                )
+                good: dict[int, PreparedTile] = {}
+                for i, tile in zip(rest, prepared, strict=True):
+                    if isinstance(tile, PreparedTile):
+                        good[i] = tile
+                    else:
+                        answers[i] = tile
+                self._aliases.keep({aliases[i]: tile for i, tile in good.items() if i in aliases})
+                results = await self._results.of(list(good.values()), pooling, report, bypass=bypass)
+                answers |= zip(good, results, strict=True)
+        return [answers[i] for i in range(len(files))]
 
     async def _prepare(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from service import metrics
 from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
+from service.cache_metrics import SHARED
 from service.engine import Engine
 from service.errors import ServiceError
 from service.parameters import Pooling
 from service.prepare import DescribedTile, PreparedTile
+from service.single_flight import SingleFlight
 
 CacheState = Literal["hit", "miss", "bypass"]
 
@@ -57,9 +60,12 @@ class Results:
     """
 
     def __init__(self, engine: Engine, batcher: Batcher, cache: Cache) -> None:
-        self._num_tokens = engine.bundle.config.num_tokens
+        config = engine.bundle.config
+        self._dim = config.embed_dim
+        self._num_tokens = config.num_tokens
         self._batcher = batcher
         self._cache = cache
+        self._flights: SingleFlight[PreparedTile, Embedding | ServiceError] = SingleFlight()
         self._namespace = Namespace(
             engine.bundle.encoder_digest(engine.precision),
             engine.provider,
@@ -89,23 +95,62 @@ class Results:
         keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
         found: list[bytes | None] = [None] * len(tiles)
         if not bypass:
-            start = time.perf_counter()
-            found = await self._cache.get(keys)
-            report.note("cache", time.perf_counter() - start)
+            found = await self._look_up(keys, pooling, report)
             if None in found:
                 report.cache = "miss"
-        # Equal tiles of one request are computed once.
+        # Equal tiles of one request are computed once, too.
         wanted = {key: tile for key, tile, value in zip(keys, tiles, found, strict=True) if value is None}
-        computed = await self._compute(wanted, pooling, report) if wanted else {}
-        if not bypass:
-            self._cache.put({k: v.values.tobytes() for k, v in computed.items() if isinstance(v, Embedding)})
+        computed: Mapping[bytes, Embedding | ServiceError] = {}
+        if wanted and bypass:
+            computed = await self._compute(wanted, pooling)
+        elif wanted:
+            computed, shared = await self._flights.run(wanted, partial(self._compute_and_keep, pooling))
+            SHARED.inc(shared)
+        for result in computed.values():
+            if isinstance(result, Embedding):
+                report.batch_size = max(report.batch_size, result.batch_size)
+                report.stages["queue"] = max(report.stages.get("queue", 0), result.queued_s)
+                report.stages["inference"] = max(report.stages.get("inference", 0), result.inference_s)
         return [
             self._answer(tile, value, pooling) if value is not None else _computed(tile, computed[key])
             for tile, key, value in zip(tiles, keys, found, strict=True)
         ]
 
+    async def known(
+        self, tiles: Sequence[DescribedTile], pooling: Pooling, report: Report
+    ) -> list[Embedded | None]:
+        """Results that the cache has of tiles without pixels, None for each that it has not."""
+        if not tiles:
+            return []
+        keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
+        found = await self._look_up(keys, pooling, report)
+        return [
+            None if value is None else self._answer(tile, value, pooling)
+            for tile, value in zip(tiles, found, strict=True)
+        ]
+
+    async def _look_up(self, keys: Sequence[bytes], pooling: Pooling, report: Report) -> list[bytes | None]:
+        start = time.perf_counter()
+        try:
+            return await self._cache.get(keys, self._size(pooling))
+        finally:
+            report.note("cache", time.perf_counter() - start)
+
+    def _size(self, pooling: Pooling) -> int:
+        """Bytes of a result: raw float32."""
+        values = {"tokens": self._num_tokens, "patch_mean_std": 2}.get(pooling, 1) * self._dim
+        return values * np.dtype("<f4").itemsize
+
+    async def _compute_and_keep(
+        self, pooling: Pooling, wanted: Mapping[bytes, PreparedTile]
+    ) -> dict[bytes, Embedding | ServiceError]:
+        """Kept before the flight ends, so that whoever comes later finds one or the other."""
+        computed = await self._compute(wanted, pooling)
+        self._cache.put({k: v.values.tobytes() for k, v in computed.items() if isinstance(v, Embedding)})
+        return computed
+
     async def _compute(
-        self, wanted: Mapping[bytes, PreparedTile], pooling: Pooling, report: Report
+        self, wanted: Mapping[bytes, PreparedTile], pooling: Pooling
     ) -> dict[bytes, Embedding | ServiceError]:
         computed: dict[bytes, Embedding | ServiceError] = {}
         results = await self._batcher.submit([(t.dn, t.encoding) for t in wanted.values()], pooling)
@@ -113,13 +158,9 @@ class Results:
             if isinstance(result, BaseException) and not isinstance(result, ServiceError):
                 raise result
             computed[key] = result
-            if isinstance(result, Embedding):
-                report.batch_size = max(report.batch_size, result.batch_size)
-                report.stages["queue"] = max(report.stages.get("queue", 0), result.queued_s)
-                report.stages["inference"] = max(report.stages.get("inference", 0), result.inference_s)
         return computed
 
-    def _answer(self, tile: PreparedTile, found: bytes, pooling: Pooling) -> Embedded:
+    def _answer(self, tile: DescribedTile, found: bytes, pooling: Pooling) -> Embedded:
         values = np.frombuffer(found, "<f4")
         if pooling == "tokens":
             values = values.reshape(self._num_tokens, -1)

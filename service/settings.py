@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LANDMOE_"
@@ -17,7 +18,10 @@ LogFormat = Literal["auto", "console", "json"]
 def _check_redis_url(url: str) -> str:
     from service import redis_url  # the client library is loaded only where it is used
 
-    redis_url.check(url)
+    try:
+        redis_url.check(url)
+    except ValueError as error:
+        raise PydanticCustomError("redis_url", "{reason}", {"reason": str(error)}) from error
     return url
 
 
