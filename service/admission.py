@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import TracebackType
 
 from service.errors import OverloadedError
@@ -15,12 +16,17 @@ _MAX_RETRY_AFTER_S = 60
 _FIRST_GUESS_TILES_PER_S = 100  # until a batch was measured: what two ordinary cores give
 
 
+# The admission of the request that is being worked on: what its work submits, by whatever way, was let in.
+current: ContextVar[Admission | None] = ContextVar("admission", default=None)
+
+
 class Admission:
     """Room for the tiles of one request, kept until they are in the queue or the `with` block is left."""
 
     def __init__(self, gate: Gate, tiles: int) -> None:
         self._gate = gate
         self._tiles = tiles
+        self._token: Token[Admission | None] | None = None
 
     def use(self, tiles: int) -> None:
         """Tiles are in the queue now and count there."""
@@ -29,11 +35,14 @@ class Admission:
         self._gate.reserved -= used
 
     def __enter__(self) -> Admission:
+        self._token = current.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._token is not None:
+            current.reset(self._token)
         self.use(self._tiles)
 
 

@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from service import cpu, logs, metrics, openapi
+from service import cpu, metrics, openapi
 from service.batcher import Batcher
 from service.cache import Cache, make_cache
+from service.connections import Connections
 from service.engine import Engine, make_engine
 from service.errors import (
     TILE_ERRORS,
@@ -30,6 +31,7 @@ from service.middleware import Observed
 from service.pipeline import Pipeline
 from service.products import Probes
 from service.routes import classify, embed, system
+from service.routes.entry import enter
 from service.settings import Settings
 from service.spool import Spool
 
@@ -97,23 +99,17 @@ def create_app(
         redoc_url=None,
     )
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
-    app.include_router(embed.router)
-    app.include_router(classify.router)
+    app.include_router(embed.router, dependencies=[Depends(enter)])
+    app.include_router(classify.router, dependencies=[Depends(enter)])
     app.include_router(system.router)
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path), name="assets")
     for error in (ServiceError, *TILE_ERRORS):
         app.add_exception_handler(error, _answer_typed)
     app.add_exception_handler(HTTPException, _answer_framework)
     app.add_exception_handler(RequestValidationError, _answer_framework)
+    app.add_middleware(Connections)
     app.add_middleware(Observed)
     return app
-
-
-def from_environment() -> FastAPI:
-    """The application as uvicorn's workers make it: settings and logging from LANDMOE_ variables."""
-    settings = Settings()
-    logs.configure(settings.log_level, settings.log_format)
-    return create_app(settings)
 
 
 async def _answer_typed(request: Request, error: Exception) -> Response:

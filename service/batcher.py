@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from service import metrics
-from service.admission import Admission, Gate
+from service.admission import Admission, Gate, current
 from service.engine import Engine, EngineError
 from service.engine_worker import EngineWorker, WorkerDiedError
 from service.errors import UnavailableError
@@ -74,7 +74,7 @@ class Batcher:
         self._alone = False  # whether the batch that runs has all threads to itself
         self._wake = asyncio.Event()
         self._feeder: asyncio.Task[None] | None = None
-        self._leaving = False
+        self.leaving = False  # told to stop; tiles may still be taken
         self._draining = False
         self._failures = 0  # in a row
         self._last_failure = ""
@@ -94,7 +94,7 @@ class Batcher:
     @property
     def healthy(self) -> bool:
         """Whether tiles are taken and every worker works."""
-        return self._fed and not self._leaving and not self._restarting
+        return self._fed and not self.leaving and not self._restarting
 
     @property
     def hopeless(self) -> bool:
@@ -104,7 +104,7 @@ class Batcher:
     @property
     def reason(self) -> str:
         """Why it is not healthy."""
-        if self._leaving or not self._fed:
+        if self.leaving or not self._fed:
             return "the service is shutting down"
         return f"the engine is being restarted: {self._last_failure}"
 
@@ -131,24 +131,23 @@ class Batcher:
         self,
         tiles: Sequence[tuple[NDArray[np.uint16], NDArray[np.float32]]],
         output: str,
-        admission: Admission | None = None,
     ) -> list[Embedding | BaseException]:
         """Embeds tiles; each succeeds or fails alone.
 
-        A caller that is cancelled takes its waiting tiles out of the queue.
+        Inside an admission they are never refused. A caller that is cancelled takes its waiting tiles out of
+        the queue.
 
         Args:
             tiles: prepared pixels uint16 (7, 40, 40) and encodings float32 (4, 2).
             output: of the network, one of the poolings.
-            admission: of the request. What was let in is never refused afterwards.
 
         Returns:
             A result or its error for each tile, in their order.
 
         Raises:
-            OverloadedError, UnavailableError: as `admit`, if there is no admission; none was taken.
+            OverloadedError, UnavailableError: as `admit`, outside of an admission; none was taken.
         """
-        admission = self.admit(len(tiles)) if admission is None else admission
+        admission = current.get() or self.admit(len(tiles))
         loop = asyncio.get_running_loop()
         admission.use(len(tiles))
         alone = not (self._running or len(self._queue) or self._gate.reserved)
@@ -165,11 +164,11 @@ class Batcher:
 
     def announce_shutdown(self) -> None:
         """Says that it is not ready; tiles are still taken until `drain`."""
-        self._leaving = True
+        self.leaving = True
 
     async def drain(self) -> None:
         """Takes no more tiles, finishes those waiting, and lets the workers go."""
-        self._leaving = self._draining = True
+        self.leaving = self._draining = True
         self._wake.set()
         if self._feeder is not None:
             await self._feeder

@@ -179,9 +179,9 @@ def make_engine(settings: Settings) -> OnnxEngine:
     """
     threads = settings.engine_threads or max(1, cpu.available() // settings.workers)
     bundle = bundles.load(settings.bundle)
+    engine = None
     try:
         wanted = providers.candidates(settings.provider)
-        engine = None
         for provider in wanted:
             try:
                 engine = OnnxEngine(bundle, settings.precision, threads, provider, settings.max_batch_size)
@@ -195,6 +195,15 @@ def make_engine(settings: Settings) -> OnnxEngine:
     assert engine is not None  # noqa: S101  # the last candidate either worked or raised
     warm_up(engine, engine.buckets or (1, settings.max_batch_size or engine.batch_size))
     return engine
+
+
+def check_engine(settings: Settings) -> None:
+    """What can be said about the engine of the settings without making it; raises as `make_engine`."""
+    bundle = bundles.load(settings.bundle)
+    try:
+        providers.numbers(bundle, settings.precision, providers.candidates(settings.provider)[-1])
+    except ProviderError as error:
+        raise EngineError(str(error)) from error
 
 
 def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
-from model import bundle
 from model.bundle import BundleError
 from service import logs
 from service.app import create_app
-from service.engine import EngineError, make_engine
+from service.batcher import Batcher
+from service.engine import EngineError, check_engine, make_engine
 from service.metrics import MULTIPROCESS_DIR
-from service.settings import PREFIX, Settings
+from service.settings import Settings
+from service.supervisor import Supervisor
 
 log = structlog.get_logger()
 
 _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients is not refused
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+_MARGIN_S = 5  # on top of the grace, for the end of the application itself
 _KEEP_ALIVE_S = 75  # longer than the 60 s of common load balancers, so that they are the ones who close
 
 
@@ -35,18 +43,47 @@ class StartError(Exception):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that ends with status 0 when it was asked to stop and has done so in order."""
+    """uvicorn's server that stops in order, with status 0, when it is asked to; and at once when asked again.
+
+    Args:
+        app: told that it is leaving.
+        settings: how long it goes on, and how long it may take to finish.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(_config(app, settings))
+        self._app = app
+        self._settings = settings
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Handles SIGINT and SIGTERM without raising them again afterwards, as uvicorn does."""
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        numbers = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Asks to stop; the second time, ends the process as the signal does where nobody handles it."""
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        self.should_exit = True
+
+    async def main_loop(self) -> None:
+        """Until told to stop; then it is not ready, but takes requests until nobody sends any more."""
+        await super().main_loop()
+        batcher: Batcher = self._app.state.batcher
+        batcher.announce_shutdown()
+        log.info("stopping", delay_s=self._settings.shutdown_delay_s, grace_s=self._settings.shutdown_grace_s)
+        await asyncio.sleep(self._settings.shutdown_delay_s)
+        # An engine that hangs must not keep the process.
+        limit = threading.Timer(self._settings.shutdown_grace_s + _MARGIN_S, os._exit, (1,))
+        limit.daemon = True
+        limit.start()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -77,43 +114,58 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     """Serves until told to stop by SIGTERM or SIGINT, then finishes the requests under way.
 
     Args:
-        settings: handed to worker processes through the environment.
+        settings: of this process and of its workers.
         listener: a bound socket.
 
     Raises:
-        StartError: the bundle or its engine cannot be used, or no worker starts.
+        StartError: the bundle or its engine cannot be used, or a worker does not start.
     """
     logs.configure(settings.log_level, settings.log_format)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    try:
-        if settings.workers == 1:
-            app = create_app(settings, make_engine(settings))
-            log.info("listening", url=url, docs=f"{url}/docs")
-            _Server(_config(app, settings)).run(sockets=[listener])
-        else:
-            bundle.load(settings.bundle)  # workers load it again; here its errors are one line
-            log.info("listening", url=url, docs=f"{url}/docs", workers=settings.workers)
-            _serve_with_workers(settings, listener)
+    listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}
+    if settings.workers == 1:
+        _serve_alone(settings, listener, listening)
+        return
+    try:  # workers do it again; here its errors are one line
+        check_engine(settings)
     except (BundleError, EngineError) as error:
         raise StartError(str(error)) from error
-
-
-def _serve_with_workers(settings: Settings, listener: socket.socket) -> None:
-    _export(settings)
+    log.info("listening", **listening)
     with tempfile.TemporaryDirectory(prefix="landmoe-metrics-") as folder:
         os.environ[MULTIPROCESS_DIR] = folder
-        workers = Multiprocess(_config("service.app:from_environment", settings), sockets=[listener])
-        workers.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
-        raise StartError("a worker did not start; the lines above say why")
+        grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s
+        supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
+        if not supervisor.run():
+            raise StartError("a worker did not start or did not stop in order; the lines above say why")
 
 
-def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
+def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[str, Any] | None) -> None:
+    try:
+        app = create_app(settings, make_engine(settings))
+    except (BundleError, EngineError) as error:
+        raise StartError(str(error)) from error
+    if listening:
+        log.info("listening", **listening)
+    server = _Server(app, settings)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise StartError("the service did not start; the lines above say why")
+
+
+def _work(settings: Settings, listener: socket.socket) -> None:
+    """One of several processes."""
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        _serve_alone(settings, listener, None)
+    except StartError as error:
+        log.error("worker did not start", reason=str(error))  # noqa: TRY400  # the reason is enough
+        sys.exit(STARTUP_FAILURE)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        factory=isinstance(app, str),
-        workers=settings.workers,
         http="httptools",
         loop="uvloop",
         lifespan="on",
@@ -125,9 +177,3 @@ def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-
-
-def _export(settings: Settings) -> None:
-    """Writes settings that differ from the defaults to the environment, where workers read them."""
-    for name, value in settings.model_dump(exclude_defaults=True).items():
-        os.environ[PREFIX + name.upper()] = str(value)

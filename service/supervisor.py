@@ -1,0 +1,122 @@
+"""Several server processes behind one address: starts them, restarts those that die, stops them in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+
+import structlog
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.config import STARTUP_FAILURE
+
+log = structlog.get_logger()
+
+Work = Callable[[socket.socket], None]
+
+# A process that dies this soon after its start is not restarted at once: it would only burn the CPU.
+_SOON_S = 10.0
+_LONGEST_PAUSE_S = 30.0
+# On top of the grace, before a process that does not end is killed: its own end takes a moment.
+_MARGIN_S = 5.0
+
+
+class Supervisor:
+    """Keeps worker processes running.
+
+    Args:
+        work: run in each process with the listening socket; must be importable there.
+        count: of processes.
+        listener: bound socket, handed to each.
+        grace_s: what they have to finish after they were told to stop.
+    """
+
+    def __init__(self, work: Work, count: int, listener: socket.socket, grace_s: float) -> None:
+        self._work = work
+        self._listener = listener
+        self._grace_s = grace_s
+        self._context = multiprocessing.get_context("spawn")
+        self._signals, self._signalled = socket.socketpair()
+        self._processes: dict[SpawnProcess, float] = {}  # and when each was started
+        self._count = count
+        self._deaths = 0  # in a row, each soon after the start
+
+    def run(self) -> bool:
+        """Until SIGTERM or SIGINT; a second one kills the processes.
+
+        Returns:
+            Whether everything went in order: no process failed to start, and none was killed at the end.
+        """
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {n: signal.signal(n, lambda *_: self._signalled.send(b"!")) for n in handled}
+        try:
+            for _ in range(self._count):
+                self._start()
+            started = self._watch()
+            return self._stop() and started
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start(self) -> None:
+        process = self._context.Process(target=_worker, args=(self._work, self._listener))
+        process.start()
+        self._processes[process] = time.monotonic()
+
+    def _watch(self) -> bool:
+        """Restarts what dies until told to stop; False if a process could not start."""
+        while True:
+            ready = wait([self._signals, *(process.sentinel for process in self._processes)])
+            if self._signals in ready:
+                self._signals.recv(1)
+                return True
+            for process in [p for p in self._processes if p.exitcode is not None]:
+                lived_s = time.monotonic() - self._processes.pop(process)
+                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+                if process.exitcode == STARTUP_FAILURE:
+                    return False  # it would fail again
+                self._deaths = self._deaths + 1 if lived_s < _SOON_S else 0
+                pause = min(_LONGEST_PAUSE_S, 2.0 ** (self._deaths - 2)) if self._deaths > 1 else 0
+                log.error("worker died", pid=process.pid, status=process.exitcode, restart_in_s=pause)
+                if pause and wait([self._signals], pause):
+                    self._signals.recv(1)
+                    return True
+                self._start()
+
+    def _stop(self) -> bool:
+        """Lets the processes finish; False if one had to be killed."""
+        self._listener.close()  # else connections would go on to be taken, and nobody would answer
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + self._grace_s + _MARGIN_S
+        while running := [process for process in self._processes if process.is_alive()]:
+            remaining = deadline - time.monotonic()
+            ready = wait([self._signals, *(p.sentinel for p in running)], max(0, remaining))
+            if self._signals in ready or remaining <= 0:
+                log.error("workers killed", count=len(running))
+                for process in running:
+                    process.kill()
+                    process.join()
+                return False
+        return True
+
+
+def _worker(work: Work, listener: socket.socket) -> None:
+    # Ctrl-C goes to the whole group; the supervisor says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()
+    work(listener)
+
+
+def _end_with(sentinel: int) -> None:
+    """A supervisor that was killed must not leave processes that keep the port and the memory."""
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
