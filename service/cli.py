@@ -9,6 +9,8 @@ from typing import Annotated, NoReturn
 import orjson
 import typer
 
+from service import tile_commands
+
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 _BUNDLE_HELP = "A folder, or hf://owner/name[@revision]; the one in the package if not given."
@@ -79,6 +81,10 @@ def sample_tile(
         "It is SYNTHETIC: made up, no satellite saw it.\nTry, with the service running:\n"
         f"  curl -F {part} -F datetime={sample.DATETIME} http://127.0.0.1:8000/embed"
     )
+
+
+app.command()(tile_commands.embed)
+app.command()(tile_commands.classify)
 
 
 def _fail(error: Exception) -> NoReturn:
