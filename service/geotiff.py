@@ -6,13 +6,17 @@ import logging
 import math
 import re
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -64,41 +68,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Raster:
-    """A decoded file.
+class Header:
+    """What a file says of its pixels.
 
-    `pixels` is (count, height, width) in the file's own type. `scales`, `offsets` and `descriptions` are per
-    band, as tagged (1, 0 and None where they are not). `nodata` is the declared value. `tag_datetime` is
-    TIFFTAG_DATETIME as text, usually the time of writing.
+    `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not). `nodata`
+    is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
     """
 
-    pixels: npt.NDArray[Any]
+    count: int
+    height: int
+    width: int
+    dtype: str
     nodata: float | None
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     descriptions: tuple[str | None, ...]
     tag_datetime: str | None
     place: Georeference | None
-
-    @property
-    def count(self) -> int:
-        """Bands."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return int(self.pixels.shape[2])
-
-    @property
-    def dtype(self) -> str:
-        """Name of the pixel type, such as `uint16`."""
-        return str(self.pixels.dtype)
 
     @property
     def crs(self) -> str | None:
@@ -130,7 +116,81 @@ class Raster:
         return self.place.footprint(window or self.whole) if self.place else None
 
 
-def read(data: bytes | memoryview, *, limits: Limits = Limits()) -> Raster:
+@dataclass(frozen=True)
+class Raster(Header):
+    """A decoded file: `pixels` is (count, height, width) in the file's own type."""
+
+    pixels: npt.NDArray[Any]
+
+
+Content = bytes | memoryview | Path
+"""A whole file in memory, or where it lies."""
+
+
+class Reader:
+    """An open GeoTIFF whose pixels are read in parts. One thread may use it at a time.
+
+    Args:
+        content: the file.
+        limits: checked from the header.
+        whole: whether all pixels will be in memory at once.
+
+    Raises:
+        GeotiffError: as `read`.
+    """
+
+    def __init__(self, content: Content, limits: Limits = Limits(), *, whole: bool = False) -> None:
+        self._open = ExitStack()
+        with _explained(content), rasterio.Env(**_GDAL_OPTIONS):
+            magic, size = _beginning(content)
+            if magic[:4] not in MAGIC:
+                came = f"the {size:,} bytes begin with {magic!r}" if size else "there are no bytes"
+                raise GeotiffError(
+                    "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
+                )
+            try:
+                if isinstance(content, Path):
+                    dataset = rasterio.open(content, driver="GTiff", sharing=False)
+                else:
+                    data = with_readable_metadata(bytes(content))
+                    memory = self._open.enter_context(MemoryFile(data, filename=_NAME))
+                    dataset = memory.open(driver="GTiff")
+                self._dataset = self._open.enter_context(dataset)
+                _check_header(dataset, limits, whole=whole)
+                self.header = _header(dataset)
+                self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
+            except BaseException:
+                self._open.close()
+                raise
+        self._content = content
+
+    def read(self, rows: slice | None = None, bands: Sequence[int] | None = None) -> npt.NDArray[Any]:
+        """Pixels (bands, rows, width) of some rows and 1-based bands, of all if None.
+
+        Raises:
+            GeotiffError: they are damaged.
+        """
+        rows = slice(0, self.header.height) if rows is None else rows
+        window = rasterio.windows.Window(0, rows.start, self.header.width, rows.stop - rows.start)
+        with _explained(self._content), rasterio.Env(**_GDAL_OPTIONS):
+            whole = rows == slice(0, self.header.height)
+            pixels: npt.NDArray[Any] = self._dataset.read(
+                None if bands is None else list(bands), window=None if whole else window
+            )
+        return pixels
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._open.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read(data: Content, *, limits: Limits = Limits()) -> Raster:
     """Decode a GeoTIFF. Safe to call from several threads at once.
 
     Args:
@@ -141,29 +201,37 @@ def read(data: bytes | memoryview, *, limits: Limits = Limits()) -> Raster:
         GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
             (complex numbers), `too-large`.
     """
-    if bytes(data[:4]) not in MAGIC:
-        came = f"the {len(data):,} bytes begin with {bytes(data[:8])!r}" if data else "there are no bytes"
-        raise GeotiffError("not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*")
+    with Reader(data, limits, whole=True) as reader:
+        pixels = reader.read()
+        fields = {name: getattr(reader.header, name) for name in Header.__dataclass_fields__}
+    return Raster(**fields | {"dtype": str(pixels.dtype)}, pixels=pixels)
+
+
+def _beginning(content: Content) -> tuple[bytes, int]:
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return file.read(8), content.stat().st_size
+    return bytes(content[:8]), len(content)
+
+
+@contextmanager
+def _explained(content: Content) -> Iterator[None]:
+    """Turns whatever damage makes rasterio, GDAL and their decoders raise into a GeotiffError."""
     try:
-        with (
-            rasterio.Env(**_GDAL_OPTIONS),
-            MemoryFile(with_readable_metadata(bytes(data)), filename=_NAME) as memory,
-            memory.open(driver="GTiff") as dataset,
-        ):
-            _check_header(dataset, limits)
-            return _decode(dataset)
+        yield
     except GeotiffError:
         raise
-    except Exception as error:  # rasterio, GDAL and their decoders raise whatever damage makes of them
+    except Exception as error:
         reason = _MEMORY_FOLDER.sub("", " ".join(str(error.__cause__ or error).split())).rstrip(".")
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
         raise GeotiffError(
             "unreadable-tiff",
-            f"the {len(data):,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "
+            f"the {size:,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "
             "Expected a complete, undamaged GeoTIFF",
         ) from error
 
 
-def _check_header(dataset: DatasetReader, limits: Limits) -> None:
+def _check_header(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
     width, height, count = dataset.width, dataset.height, dataset.count
     if width * height > limits.max_pixels:
         raise GeotiffError(
@@ -179,19 +247,24 @@ def _check_header(dataset: DatasetReader, limits: Limits) -> None:
         )
     value = max(np.dtype(kind).itemsize for kind in kinds)
     block = max(rows * cols for rows, cols in dataset.block_shapes)
-    decoded = max(width * height, block) * count * value
+    decoded = max(width * height if whole else 0, block) * count * value
     if decoded > limits.max_decoded_bytes:
         raise GeotiffError(
             "too-large",
             f"the raster unpacks to {decoded:,} bytes ({width} x {height} px, {count} bands, "
             f"{', '.join(kinds)}, strips or tiles of {block:,} px); "
-            f"expected at most {limits.max_decoded_bytes:,}",
+            f"expected at most {limits.max_decoded_bytes:,}"
+            + (" of a file that is read at once; fit=grid reads a scene in parts" if whole else ""),
         )
 
 
-def _decode(dataset: DatasetReader) -> Raster:
-    return Raster(
-        pixels=dataset.read(),
+def _header(dataset: DatasetReader) -> Header:
+    kinds = set(dataset.dtypes)
+    return Header(
+        count=dataset.count,
+        height=dataset.height,
+        width=dataset.width,
+        dtype=dataset.dtypes[0] if len(kinds) == 1 else str(np.result_type(*kinds)),
         nodata=dataset.nodata,
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),

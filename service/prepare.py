@@ -18,7 +18,7 @@ from model.tile_errors import TileWarning
 from service import geotiff
 from service.cache import tile_hash
 from service.parameters import Fit, TileParameters
-from service.upload import File
+from service.files import File
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def prepare(
     # What costs nothing to check comes before the raster.
     acquisition = metadata.parse_datetime(parameters.datetime) if parameters.datetime else None
     metadata.check_position(parameters.lat, parameters.lon)
-    raster = geotiff.read(file.data, limits=limits)
+    with file.content() as content:
+        raster = geotiff.read(content, limits=limits)
     seven = tiles.prepare(
         raster.pixels,
         nodata=raster.nodata,

@@ -12,7 +12,7 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,7 +113,10 @@ class SpoolFile:
     def __init__(self, share: Share) -> None:
         self._share = share
         self._file: IO[bytes] = io.BytesIO()
-        self._rolled = False  # the name under which starlette's UploadFile asks whether writing may block
+        self._lock = threading.Lock()
+        # By these two names starlette's UploadFile asks whether writing may block.
+        self._rolled = False
+        self._max_size = share.left
         self._counted = 0  # bytes of the share, or of the disk
 
     @property
@@ -134,12 +137,22 @@ class SpoolFile:
         self._file.seek(position)
         return end
 
-    def path(self) -> Path:
-        """A name by which this process can open it again, as long as it is open; it is on disk afterwards."""
-        if not self._rolled:
-            self._to_disk()
-        self.flush()
-        return Path(f"/dev/fd/{self._file.fileno()}")
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Path]:
+        """A path by which this process can open it within the `with` block; it is on disk afterwards.
+
+        The descriptor in the path is one of its own: when the file is closed meanwhile, because the client
+        has gone, its number must not come to mean another file.
+        """
+        with self._lock:
+            if not self._rolled:
+                self._to_disk()
+            self.flush()
+            descriptor = os.dup(self._file.fileno())
+        try:
+            yield Path(f"/dev/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
     def write(self, data: Any) -> int:
         """Writes bytes at the position."""
@@ -197,7 +210,8 @@ class SpoolFile:
 
     def close(self) -> None:
         """Frees it."""
-        with contextlib.suppress(OSError):  # what was buffered and found no room is not wanted any more
+        # What was buffered and found no room is not wanted any more.
+        with self._lock, contextlib.suppress(OSError):
             self._file.close()
         if self._rolled:
             self._share.spool.give_back(self._counted)

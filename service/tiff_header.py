@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
+from pathlib import Path
 
 # Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -17,17 +19,33 @@ def with_readable_metadata(data: bytes) -> bytes:
     Band names in Latin-1 would make the whole file unreadable, and rasterio prints a traceback where GDAL
     quotes bytes of broken XML that are not UTF-8 in an error message: noise that anyone could make.
     """
+    span, plain = _unreadable(data)
+    return data if plain is None else data[: span.start] + plain + data[span.stop :]
+
+
+def make_metadata_readable(path: Path) -> None:
+    """As `with_readable_metadata`, in the file itself, which must be ours."""
+    with path.open("r+b") as file:
+        if path.stat().st_size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0) as data:
+            span, plain = _unreadable(data)
+            if plain is not None:
+                data[span] = plain
+
+
+def _unreadable(data: bytes | mmap.mmap) -> tuple[slice, bytes | None]:
+    """Where GDAL_METADATA is, and what to put there; None if it can stay."""
     span = _text_of(data, _GDAL_METADATA)
     text = data[span]
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:
-        plain = bytes(byte if byte < 0x80 else ord("?") for byte in text)
-        return data[: span.start] + plain + data[span.stop :]
-    return data
+        return span, bytes(byte if byte < 0x80 else ord("?") for byte in text)
+    return span, None
 
 
-def _text_of(data: bytes, wanted: int) -> slice:
+def _text_of(data: bytes | mmap.mmap, wanted: int) -> slice:
     """Where the value of an ASCII tag of the first directory lies; empty where there is none."""
     nothing = slice(0, 0)
     order = "<" if data[:2] == b"II" else ">"

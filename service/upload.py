@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import RequestError
+from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
 from service.settings import Settings
+from service.spool import Share, Spool, SpoolFile
+from service.tiff_header import make_metadata_readable
 
-TILE_PART = "tile"
+if TYPE_CHECKING:
+    from tempfile import SpooledTemporaryFile
+
 RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
 UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
-EXPECTED = (
-    f"expected image/tiff with the file as the body, or multipart/form-data with the file as the part "
-    f"{TILE_PART!r}"
-)
-
-_MAX_NAME = 255  # characters of a file name, as file systems have it
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One uploaded file: its bytes, and the base name it came with (None for a raw body)."""
-
-    data: bytes
-    source: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What a request brought: files in their order, and parameters by name as texts in their order."""
+    """What a request brought: rasters in their order, and parameters by name as texts in their order."""
 
-    files: list[File]
+    files: list[Source]
     values: dict[str, list[str]]
 
+    def close(self) -> None:
+        """Frees what was spooled."""
+        for file in self.files:
+            file.close()
 
-async def receive(request: Request, settings: Settings) -> Upload:
-    """Reads the body of a request, raw or multipart, and the query.
+
+async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
+    """Reads the body of a request, raw or multipart, and the query. A large body goes to the spool.
 
     Raises:
+        SpoolError: there is no room for it.
         RequestError: another media type, a body over the limit, a damaged multipart body, no or an empty
             tile, a parameter both in the query and in the form.
         starlette.requests.ClientDisconnect: the client has gone.
@@ -61,50 +57,67 @@ async def receive(request: Request, settings: Settings) -> Upload:
         raise RequestError("unsupported-media-type", f"Content-Type is {media_type[:100]!r}; {EXPECTED}")
     if multipart:
         _check_charset(request)
-    _check_announced(request, settings)
+    _check_announced(request, settings, spool)
+    share = spool.share()
     values: dict[str, list[str]] = defaultdict(list)
     for name, text in request.query_params.multi_items():
         values[name].append(text)
     if multipart:
-        files = await _receive_form(request, settings, values)
+        files = await _receive_form(request, settings, values, share)
     else:
-        async with aclosing(_bounded(request, settings)) as stream:
-            files = [File(b"".join([chunk async for chunk in stream]), None)]
+        files = [await _receive_raw(request, settings, share)]
     if not files:
         raise RequestError("missing-tile", f"the form has no file part named {TILE_PART!r}; {EXPECTED}")
-    if len(files) == 1 and not files[0].data:
+    if len(files) == 1 and isinstance(files[0], File) and files[0].data == b"":
         raise RequestError("missing-tile", f"the file is empty (0 bytes); {EXPECTED}")
     return Upload(files, dict(values))
 
 
-def base_name(name: str | None) -> str | None:
-    """The last part of a file name as clients send it, without folders and unprintable characters."""
-    if not name:
-        return None
-    return _UNPRINTABLE.sub("", PurePosixPath(name.replace("\\", "/")).name)[:_MAX_NAME] or None
-
-
-async def _receive_form(request: Request, settings: Settings, values: dict[str, list[str]]) -> list[File]:
-    """The files of a form; its fields are added to the values of the query."""
-    files: list[File] = []
-    fields: dict[str, list[str]] = defaultdict(list)
-    form = await _parse_form(request, settings)
+async def _receive_raw(request: Request, settings: Settings, share: Share) -> File:
+    file = share.open()
     try:
+        async with aclosing(_bounded(request, settings)) as stream:
+            async for chunk in stream:
+                if file.on_disk:
+                    await run_in_threadpool(file.write, chunk)
+                else:
+                    file.write(chunk)
+    except BaseException:
+        file.close()
+        raise
+    return File(await _settled(file), None)
+
+
+async def _receive_form(
+    request: Request, settings: Settings, values: dict[str, list[str]], share: Share
+) -> list[Source]:
+    """The files of a form; its fields are added to the values of the query."""
+    fields: dict[str, list[str]] = defaultdict(list)
+    form = await _parse_form(request, settings, share)
+    try:
+        parts: list[tuple[str, File]] = []
+        mtl: bytes | None = None
         for name, item in form.multi_items():
             if not isinstance(item, UploadFile):
                 fields[name].append(item)
-            elif name != TILE_PART:
-                raise RequestError("unknown-parameter", f"unknown file part {name[:100]!r}; {EXPECTED}")
+            elif name == MTL_PART:
+                mtl = await item.read(int(settings.max_field_kb * 1000))
+                await item.close()
             elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
-                files.append(File(await item.read(), base_name(item.filename)))
-    finally:
+                data = await _settled(cast(SpoolFile, item.file))
+                parts.append((name, File(data, base_name(item.filename))))
+        if text := "".join(fields.pop(MTL_PART, [])):
+            mtl = text.encode()
+        if any(text.strip() for text in fields.pop(TILE_PART, [])):
+            raise RequestError(
+                "missing-tile",
+                f"the part {TILE_PART!r} is text, not a file: it has no filename. "
+                f"With curl, write -F {TILE_PART}=@FILE",
+            )
+        files = group(parts, mtl)
+    except BaseException:
         await form.close()
-    if any(text.strip() for text in fields.pop(TILE_PART, [])):
-        raise RequestError(
-            "missing-tile",
-            f"the part {TILE_PART!r} is text, not a file: it has no filename. "
-            f"With curl, write -F {TILE_PART}=@FILE",
-        )
+        raise
     for name, texts in fields.items():
         if _given(texts) and _given(values.get(name, [])):
             raise RequestError(
@@ -115,14 +128,46 @@ async def _receive_form(request: Request, settings: Settings, values: dict[str, 
     return files
 
 
+async def _settled(file: SpoolFile) -> bytes | SpoolFile:
+    """The bytes of a file in memory; a file on disk, ready to be read, itself."""
+    if file.on_disk:
+        await run_in_threadpool(_repair, file)
+        return file
+    data = file.getvalue()
+    file.close()
+    return data
+
+
+def _repair(file: SpoolFile) -> None:
+    with file.opened() as path:
+        make_metadata_readable(path)
+
+
 def _given(texts: list[str]) -> bool:
     return any(text.strip() for text in texts)
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser, which takes a form that breaks off for a whole one."""
+    """Starlette's parser, which takes a form that breaks off for a whole one, with our own spooling."""
 
     ended = False
+    share: Share
+    max_tiles: int
+    _tiles = 0
+
+    def on_headers_finished(self) -> None:
+        """A part begins; if it is a file, it is kept in our spool."""
+        super().on_headers_finished()
+        if (made := self._current_part.file) is not None:
+            self._tiles += self._current_part.field_name == TILE_PART
+            if self._tiles > self.max_tiles:
+                raise MultiPartException(f"Too many tiles. Maximum number of tiles is {self.max_tiles}.")
+            made.file.close()
+            file = self.share.open()
+            self._files_to_close_on_error[-1] = cast("SpooledTemporaryFile[bytes]", file)
+            self._current_part.file = UploadFile(
+                cast(BinaryIO, file), size=0, filename=made.filename, headers=made.headers
+            )
 
     def on_end(self) -> None:
         """The closing boundary has come."""
@@ -142,15 +187,15 @@ class _FormParser(MultiPartParser):
         return form
 
 
-async def _parse_form(request: Request, settings: Settings) -> FormData:
+async def _parse_form(request: Request, settings: Settings, share: Share) -> FormData:
     parser = _FormParser(
         request.headers,
         _bounded(request, settings),
-        max_files=settings.max_tiles,
+        max_files=max(settings.max_tiles, len(DELIVERY_PARTS)),
         max_fields=settings.max_fields,
         max_part_size=int(settings.max_field_kb * 1000),
     )
-    parser.spool_max_size = settings.max_upload_bytes  # in memory: the body is bounded, and soon decoded
+    parser.share, parser.max_tiles = share, settings.max_tiles
     try:
         return await parser.parse_to_the_end()
     except MultiPartException as error:
@@ -171,11 +216,13 @@ def _check_charset(request: Request) -> None:
         )
 
 
-def _check_announced(request: Request, settings: Settings) -> None:
+def _check_announced(request: Request, settings: Settings, spool: Spool) -> None:
     """Refuses by Content-Length, before any of the body is read."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > settings.max_upload_bytes:
-        raise _too_large(f"a body of {int(length[:20]):,} bytes", settings)
+    text = request.headers.get("content-length", "")
+    length = int(text[:20]) if text.isdecimal() else 0
+    if length > settings.max_upload_bytes:
+        raise _too_large(f"a body of {length:,} bytes", settings)
+    spool.check(length)
 
 
 async def _bounded(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:

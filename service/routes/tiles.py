@@ -32,7 +32,7 @@ async def respond(
     """
     app = request.app.state
     pipeline: Pipeline = app.pipeline
-    upload = await receive(request, app.settings)
+    upload = await receive(request, app.settings, app.spool)
     parameters, options = parse(upload.values, len(upload.files), model)
     product = make_product(options)
     wanted = formats.negotiate(options.format, request.headers.get("accept"))

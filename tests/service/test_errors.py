@@ -103,11 +103,13 @@ SITUATIONS: dict[str, Callable[[MakeClient], Response]] = {
     "bad-parameter": lambda make: send(make(), geotiff(), pooling="max"),
     "unknown-parameter": lambda make: send(make(), geotiff(), poling="mean"),
     "missing-tile": lambda make: make().post("/embed", files={"tile": b""}),
+    "unknown-probe": lambda make: make().post("/classify", content=geotiff(), headers=TIFF),
     "queue-full": _full,
     "internal-error": _defect,
     "not-ready": _draining,
     "engine-failed": _poisoned,
     "deadline-passed": _late,
+    "no-room": lambda make: send(make(spool_above_mb=0.001, max_spool_mb=0.001), geotiff()),
 }
 
 
@@ -145,7 +147,7 @@ def test_a_situation_is_answered_with_its_row(code: str, make_client: MakeClient
         ({"units": "dn", "scale": "2"}, ["units", "scale"]),
         ({"fit": "grid"}, ["fit", "'grid'", "'crop'", "'resize'"]),
         ({"fit": "stretch"}, ["fit", "'stretch'", "'crop'"]),
-        ({"format": "parquet"}, ["format", "'parquet'", "'npy'"]),
+        ({"format": "shapefile"}, ["format", "'shapefile'", "'npy'", "'parquet'"]),
         ({"id": "x" * 501}, ["id", "500"]),
         ({"poling": "mean"}, ["'poling'", "pooling", "datetime"]),
     ],
