@@ -101,8 +101,8 @@ class Aliases:
         loop = asyncio.get_running_loop()
         keys: dict[int, bytes] = {}
         for i, (file, given) in enumerate(zip(files, parameters, strict=True)):
-            if isinstance(given, RequestError):
-                continue
+            if isinstance(given, RequestError) or not isinstance(file.data, bytes):
+                continue  # large ones lie on disk
             state = prefix.copy()
             state.update(dumps([given.model_dump(exclude={"id"}), file.source]))
             if len(file.data) <= _INLINE_BYTES:
