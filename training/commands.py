@@ -13,7 +13,7 @@ def reported() -> Iterator[None]:
     """Turn errors that a person can act on into a message; anything else is a defect and keeps its trace."""
     from model.bundle import BundleError
     from model.checkpoint import CheckpointError
-    from training.evaluate import EvaluationError
+    from training.heldout import EvaluationError
     from training.pretrain import NonFiniteLossError
     from training.settings import SettingsError
     from training.shards import PackError

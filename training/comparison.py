@@ -16,14 +16,13 @@ from training.tasks import Task
 
 FloatArray = NDArray[np.float64]
 
-FOLDS = 5
-
 
 def compare(
     task: Task,
     described: list[Features],
     progress: Progress,
     *,
+    count: int,
     repeats: int,
     published_repeats: int,
     resamples: int,
@@ -36,6 +35,7 @@ def compare(
         task: N labelled tiles.
         described: the features of the same tiles.
         progress: gets a bar for each part.
+        count: of folds.
         repeats: of the cross-validation of tuned probes, each with other folds.
         published_repeats: likewise by the published protocol.
         resamples: of the bootstrap over places.
@@ -47,7 +47,7 @@ def compare(
     jobs = [(f, p) for f in described for p in ("tuned", "published") if p == "tuned" or f.published]
     for f, protocol in progress.track(jobs, description=f"{task.name}: probes"):
         repeats = repeats if protocol == "tuned" else published_repeats
-        runs = [_cross_validated(task, f.values, protocol, weights, seed + r) for r in range(repeats)]
+        runs = [_cross_validated(task, f.values, protocol, weights, count, seed + r) for r in range(repeats)]
         rows.append((f, protocol, metrics.averaged(runs)))
     searches = []
     for f in progress.track(described, description=f"{task.name}: retrieval"):
@@ -61,7 +61,7 @@ def compare(
         "tiles": len(task.tiles),
         "places": len(np.unique(task.places)),
         "classes": task.support,
-        "folds": FOLDS,
+        "folds": count,
         "probes": with_differences([(f, p, s) for f, p, s in rows]),
         "retrieval": {
             "chance": searches[0][3],
@@ -72,10 +72,10 @@ def compare(
 
 
 def _cross_validated(
-    task: Task, x: FloatArray, protocol: str, weights: FloatArray, seed: int
+    task: Task, x: FloatArray, protocol: str, weights: FloatArray, count: int, seed: int
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Scores and their resamples from predictions of every tile by probes that never saw its place."""
-    folds = linear.place_folds(task.places, FOLDS, seed)
+    folds = linear.place_folds(task.places, count, seed)
     predicted = np.zeros(task.truth.shape)
     thresholds = np.full(len(x), 0.5)
     for fold in np.unique(folds):

@@ -92,7 +92,7 @@ def sheet(
         _write(text, found, _where(task, int(tile)))
     made.suptitle(
         f"{len(chosen)} tiles drawn at random; every probe was fitted without the tile's place. "
-        f"Probabilities; predicted from {threshold:.2f}.\n"
+        f"Numbers are probabilities; from {threshold:.2f} on a label counts as predicted.\n"
         f"✓ blue: right ({right})    ✗ red: predicted, but not a label ({wrong})    "
         f"– black: a label, but missed ({missed})",
         fontsize=10,

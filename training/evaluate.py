@@ -22,7 +22,7 @@ from training import landcover, metrics, reconstruction, tasks
 from training.comparison import compare, with_differences
 from training.embeddings import METADATA
 from training.features import PLACE_AND_TIME, features
-from training.heldout import Tiles, read
+from training.heldout import EvaluationError, Tiles, read
 from training.landcover import Windows
 from training.tasks import Task
 
@@ -34,6 +34,7 @@ class Settings:
     """How much is measured; the defaults take some minutes for a few hundred tiles on one CPU core."""
 
     splits: tuple[str, ...] = ("test",)
+    folds: int = 5  # of whole places
     repeats: int = 3  # of the cross-validation of tuned probes
     published_repeats: int = 1  # SAG on unscaled features is slow
     resamples: int = metrics.RESAMPLES
@@ -46,7 +47,9 @@ class Settings:
     @classmethod
     def quick(cls) -> Settings:
         """Whether everything runs; the figures mean little."""
-        return cls(repeats=1, resamples=50, draws=2, max_tiles=60, max_reconstruction_tiles=24, stride=40)
+        return cls(
+            folds=2, repeats=1, resamples=50, draws=2, max_tiles=60, max_reconstruction_tiles=24, stride=40
+        )
 
     def on(self, splits: Sequence[str]) -> Settings:
         """The same, for other splits of a packed set."""
@@ -61,10 +64,6 @@ class LandCover:
     raster: Path
     names: dict[int, str]
     when: str = ""  # RFC 3339 or a date; '' unknown
-
-
-class EvaluationError(ValueError):
-    """Options that cannot be used together."""
 
 
 def evaluate(
@@ -144,6 +143,7 @@ def _task(
         task,
         features(task.tiles, found, untrained, settings.seed, bar),
         progress,
+        count=settings.folds,
         repeats=settings.repeats,
         published_repeats=settings.published_repeats,
         resamples=settings.resamples,

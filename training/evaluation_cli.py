@@ -35,8 +35,9 @@ def evaluate(
     from model import checkpoint
     from training import charts, report
     from training.commands import limit_threads, reported
-    from training.evaluate import EvaluationError, LandCover, Settings, parse_classes
+    from training.evaluate import LandCover, Settings, parse_classes
     from training.evaluate import evaluate as measure
+    from training.heldout import EvaluationError
 
     with reported():
         if (scene is None) != (land_cover is None):

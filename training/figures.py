@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
@@ -198,17 +198,17 @@ def loss_curves(run: Path) -> Figure:
     left.legend(frameon=False, fontsize=8)
     if validation:
         right.plot(validation["step"], validation["masked"], color=BLUE, marker="o", ms=3, label="model")
+        right.set_xlim(left=0)
         if "band_mean" in validation:
             right.axhline(
                 validation["band_mean"][-1], color=RED, ls="--", lw=1, label="mean of visible patches"
             )
         right.legend(frameon=False, fontsize=8)
-    right.set_yscale("log")
+    right.set_ylim(bottom=0)
     right.set_title("Validation: squared z-score per masked value", fontsize=9)
+    left.yaxis.set_major_formatter(ScalarFormatter())
     for axes in (left, right):
         axes.set_xlabel("step")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         axes.tick_params(which="both", labelsize=8)
     right.spines[["top", "right"]].set_visible(False)
     return made

@@ -23,6 +23,10 @@ COLUMNS = ("encodings", "valid_fraction", "lat", "lon", "gsd", "b1_estimated", "
 Index = NDArray[np.int64]
 
 
+class EvaluationError(ValueError):
+    """Data or options that an evaluation cannot use: what came and what was expected."""
+
+
 @dataclass(frozen=True)
 class Tiles:
     """N tiles; everything but the pixels is in memory.

@@ -12,6 +12,7 @@ from rasterio.warp import transform
 
 from model import tiles as tile_rules
 from training import linear, metrics
+from training.heldout import EvaluationError
 from training.metrics import Estimate
 
 FloatArray = NDArray[np.float64]
@@ -55,8 +56,8 @@ def fractions(cover: Cover, left: float, top: float, right: float, bottom: float
 
     None where less than `MIN_COVERED` of it is classified.
     """
-    c0, r0 = cover.inverse * (left, top)
-    c1, r1 = cover.inverse * (right, bottom)
+    c0, r0 = _apply(cover.inverse, left, top)
+    c1, r1 = _apply(cover.inverse, right, bottom)
     height, width = cover.codes.shape
     if c0 < 0 or r0 < 0 or c1 > width or r1 > height:
         return None
@@ -67,6 +68,12 @@ def fractions(cover: Cover, left: float, top: float, right: float, bottom: float
         return None
     result: FloatArray = areas / areas.sum()
     return result
+
+
+def _apply(transform: rasterio.Affine, x: float, y: float) -> tuple[float, float]:
+    """An affine transform of a point; the library's own operator changes its name between releases."""
+    t = transform
+    return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
 
 
 def _overlap(start: float, stop: float) -> tuple[int, FloatArray]:
@@ -80,18 +87,20 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
     """Windows of a georeferenced 7-band scene (DN) every `stride` px, where the raster covers them.
 
     Raises:
-        ValueError: the scene has another coordinate system than the raster, or no window is covered.
+        EvaluationError: the scene has another coordinate system than the raster, or no window is covered.
     """
     dn, position, centre, found = [], [], [], []
     with rasterio.open(scene) as file:
         if file.crs is None or file.crs.to_string() != cover.crs:
-            raise ValueError(f"{scene} is in {file.crs}, the land cover in {cover.crs}; expected the same")
+            raise EvaluationError(
+                f"{scene} is in {file.crs}, the land cover in {cover.crs}; expected the same"
+            )
         pixels = file.read()
         for grid in tile_rules.windows(file.height, file.width, stride):
             row, col, height, width = grid.window
             part = pixels[:, row : row + height, col : col + width]
-            left, top = file.transform * (col, row)
-            right, bottom = file.transform * (col + width, row + height)
+            left, top = _apply(file.transform, col, row)
+            right, bottom = _apply(file.transform, col + width, row + height)
             share = fractions(cover, left, top, right, bottom) if (part != 0).all() else None
             if share is not None:
                 dn.append(part)
@@ -99,7 +108,7 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
                 centre.append((col / size, row / size))
                 found.append(share)
     if not dn:
-        raise ValueError(f"no window of {scene} is covered by the land-cover raster")
+        raise EvaluationError(f"no window of {scene} is covered by the land-cover raster")
     degrees = transform(cover.crs, "EPSG:4326", [x for x, _ in position], [y for _, y in position])
     lon, lat = degrees[0], degrees[1]
     return Windows(

@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # on standardised features
+C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # on standardised features
 ALPHA_GRID = tuple(10.0**e for e in range(-1, 6))
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
 INNER_FOLDS = 3

@@ -18,7 +18,6 @@ from model.bundle import Bundle, BundleError
 from model.checkpoint import Checkpoint
 from model.probe import POOLINGS, LinearProbe, Pooling, encode, folded, sigmoid, softmax
 from training import linear, metrics, tasks
-from training.comparison import FOLDS
 from training.embeddings import embed
 from training.features import FloatArray
 from training.heldout import read
@@ -27,6 +26,7 @@ from training.metrics import Estimate
 from training.shards import PackError
 from training.tasks import Task
 
+FOLDS = 5  # of whole places
 MAX_TILES = 50_000  # per task; more change a linear probe little
 MAX_TOKEN_VALUES = 300_000_000  # embeddings of all tokens are fitted only where they fit in about 2.4 GB
 Calibration = tuple[FloatArray, FloatArray]  # scale and shift, (C,) each

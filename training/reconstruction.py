@@ -16,7 +16,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RBFIn
 from model.bands import BANDS
 from model.moe_mae import MASK_RATIO, MoEMAE
 from training.embeddings import METADATA, Advance, with_metadata
-from training.heldout import Tiles
+from training.heldout import EvaluationError, Tiles
 from training.metrics import Estimate, resamples
 
 FloatArray = NDArray[np.float64]
@@ -87,11 +87,11 @@ def measure(
         advance: told how many tiles are done.
 
     Raises:
-        ValueError: no tile is fully valid.
+        EvaluationError: no tile is fully valid.
     """
     chosen = tiles.take(np.flatnonzero(tiles["valid_fraction"] == 1)).limited(limit, PER_PLACE, seed)
     if not len(chosen):
-        raise ValueError(f"none of {len(tiles)} tiles is without invalid pixels")
+        raise EvaluationError(f"none of {len(tiles)} tiles is without invalid pixels")
     config = model.config
     dn = chosen.dn()
     mean, std = model.encoder.mean.numpy(), model.encoder.std.numpy()

@@ -1,0 +1,197 @@
+"""The commands probe, evaluate and figures, from generated data to files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model import bundle, checkpoint
+from model.bundle import Bundle, BundleError
+from model.checkpoint import Checkpoint
+from tests.training.scenery import PREPROCESSING, TINY, bigearthnet, eurosat, scene_with_cover
+from training import tasks
+from training.cli import app
+from training.heldout import read
+from training.probe import add_to_bundle, calibration, fit, fit_all
+from training.tasks import Task
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning",  # of a library's process pool, where threads run already
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    eurosat(folder / "eurosat.npz")
+    bigearthnet(folder / "ben.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Checkpoint]:
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    made = checkpoint.initialise(TINY, 3, PREPROCESSING)
+    checkpoint.save(path, made)
+    return path, made
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.slow
+def test_evaluate_writes_the_table_and_the_plots(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    scene, cover = scene_with_cover(tmp_path)
+    out = tmp_path / "out"
+    options = ("--land-cover-classes", "1=dark,2=bright", "--quick")
+    invoke("evaluate", found[0], "--data", data, "-o", out, "--scene", scene, "--land-cover", cover, *options)
+    result: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
+    assert set(result["tasks"]) == {"bigearthnet-19", "eurosat-10"}
+    assert result["data"]["seen_in_pretraining"] is None
+    euro = result["tasks"]["eurosat-10"]
+    rows = {(r["features"], r["pooling"], r["metadata"], r["protocol"]): r for r in euro["probes"]}
+    statistics = rows["band statistics", "", "off", "tuned"]["scores"]["accuracy"]
+    assert statistics["value"] > 0.8  # the spectrum tells the classes; chance is 0.1
+    assert statistics["low"] <= statistics["value"] <= statistics["high"]
+    for pooling in ("mean", "cls", "patch_mean", "patch_mean_std", "tokens"):
+        for metadata in ("on", "off", "shuffled"):
+            assert ("encoder", pooling, metadata, "tuned") in rows
+        assert rows["encoder", pooling, "on", "published"]["minus"].keys() >= {
+            "band statistics",
+            "untrained encoder",
+            "metadata off",
+        }
+    assert "Pastures" in {c["label"] for c in result["tasks"]["bigearthnet-19"]["classes"] if c["supported"]}
+    land = {(r["features"], r["pooling"]): r for r in result["land_cover"]["rows"] if r["metadata"] == "off"}
+    assert land["band statistics", ""]["scores"]["dark"]["value"] > 0.8
+    text = (out / "evaluation.md").read_text()
+    assert "Coastal wetlands (2)" in text
+    assert "untrained" in text
+    for name in ("reconstruction_error", "probes_eurosat-10", "k_shot_bigearthnet-19", "land_cover"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scene_and_land_cover_belong_together(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(
+        app, ["evaluate", str(found[0]), "--data", str(data), "-o", str(tmp_path), "--scene", "x.tif"]
+    )
+    assert result.exit_code == 1
+    assert "--scene and --land-cover belong together" in result.output
+
+
+@pytest.mark.slow
+def test_figures_are_drawn(found: tuple[Path, Checkpoint], data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.csv").write_text("step,masked,unmasked,learning_rate\n10,90,80,1e-4\n20,50,40,2e-4\n")
+    (run / "validation.csv").write_text("step,masked,band_mean\n20,0.5,0.4\n")
+    output = invoke("figures", found[0], "--data", data, "-o", tmp_path / "out", "--run", run)
+    names = {Path(line).stem for line in output.split()}
+    assert names == {
+        "reconstruction", "routing", "expert_use", "contact_sheet", "map_eurosat-10", "map_sources", "loss",
+    }  # fmt: skip
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def task(data: Path, name: str) -> Task:
+    return next(t for t in tasks.find(read(data, PREPROCESSING), 1000)[0] if t.name == name)
+
+
+def test_a_fitted_probe_knows_its_classes_and_says_what_it_reaches(
+    found: tuple[Path, Checkpoint], data: Path
+) -> None:
+    ben = task(data, "bigearthnet-19")
+    probe = fit(ben, found[1], pooling="patch_mean")
+    assert (probe.task, probe.pooling, len(probe.labels)) == ("multi-label", "patch_mean", 19)
+    assert probe.dim == TINY.embed_dim
+    assert 0.05 <= probe.threshold <= 0.95
+    scores = probe.metrics["scores"]
+    assert scores["micro_map"]["value"] > 0.7
+    assert "Coastal wetlands" in probe.metrics["unsupported"]
+    by_label = {c["label"]: c["average_precision"] for c in probe.metrics["classes"]}
+    assert by_label["Coastal wetlands"] is None
+    assert by_label["Marine waters"] > 0.7
+    json.dumps(probe.metrics, allow_nan=False)
+    uncalibrated = probe.metrics["log_loss_uncalibrated"]
+    assert probe.calibrated == (probe.metrics["log_loss"] < uncalibrated)
+
+
+def test_the_exported_probe_predicts_what_the_fitted_one_does(
+    found: tuple[Path, Checkpoint], data: Path
+) -> None:
+    from training import linear
+    from training.embeddings import embed
+
+    euro = task(data, "eurosat-10")
+    probe = fit(euro, found[1], pooling="mean")
+    x = embed(found[1].model.encoder, euro.tiles.dn(), euro.tiles["encodings"], ("mean",))["mean"]
+    direct = linear.tuned(x.astype(np.float64), euro.truth, euro.places, multi_label=False)
+    if not probe.calibrated:
+        np.testing.assert_allclose(probe.predict(x), direct.probabilities(x.astype(np.float64)), atol=1e-4)
+    assert (probe.predict(x).argmax(1) == euro.truth.argmax(1)).mean() > 0.5
+    np.testing.assert_allclose(probe.predict(x).sum(axis=1), 1, atol=1e-5)
+
+
+def test_calibration_undoes_overconfidence_and_leaves_good_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, size=(4000, 1))
+    truth = rng.random((4000, 1)) < 1 / (1 + np.exp(-logits))
+    scale, shift = calibration(truth, logits, multi_label=True)
+    assert scale[0] == pytest.approx(1, abs=0.1)
+    assert shift[0] == pytest.approx(0, abs=0.1)
+    scale, shift = calibration(truth, logits * 4 - 3, multi_label=True)
+    assert scale[0] == pytest.approx(0.25, abs=0.03)
+    assert shift[0] == pytest.approx(0.75, abs=0.1)
+
+
+def write_bundle(path: Path, made: Checkpoint, **changes: Any) -> Bundle:
+    values: dict[str, Any] = {
+        "name": "tiny", "version": "1", "trained": False, "config": made.config,
+        "preprocessing": made.preprocessing, "training": {}, "metrics": {"a": 1}, "parity": {"fp32": {}},
+        "card": "# card", "files": {"encoder.fp32.onnx": b"encoder", "probes/mine.safetensors": b"other"},
+    }  # fmt: skip
+    return bundle.write(path, **{**values, **changes})
+
+
+def test_probes_join_a_bundle_and_leave_the_rest_alone(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    before = write_bundle(tmp_path / "bundle", found[1])
+    output = invoke("probe", found[0], "--data", data, "-b", tmp_path / "bundle", "--pooling", "mean")
+    after = bundle.load(tmp_path / "bundle")
+    assert after.probe_names == ("bigearthnet-19", "eurosat-10", "mine")
+    assert after.probe("eurosat-10").task == "multi-class"
+    assert after.files["encoder.fp32.onnx"] == before.files["encoder.fp32.onnx"]
+    assert after.files["probes/mine.safetensors"] == before.files["probes/mine.safetensors"]
+    assert (after.card, after.metrics["a"]) == ("# card", 1)
+    assert after.metrics["probes"]["eurosat-10"]["accuracy"]["value"] > 0.3
+    assert after.digest != before.digest
+    assert after.digest in output
+
+
+def test_probes_of_another_network_are_refused(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    other = checkpoint.initialise(TINY, 0)  # other preprocessing
+    write_bundle(tmp_path / "bundle", other)
+    with pytest.raises(BundleError, match="made from another network"):
+        add_to_bundle(tmp_path / "bundle", found[1], {})
+
+
+def test_data_without_labels_are_refused(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    from training.shards import PackError
+
+    np.savez(tmp_path / "plain.npz", x=np.ones((8, 7, 40, 40), np.uint16))
+    with pytest.raises(PackError, match=r"no labels to fit a probe on \(no tile has one\)"):
+        fit_all(found[1], tmp_path)
