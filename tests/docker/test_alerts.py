@@ -1,0 +1,51 @@
+"""Alert rules: they fire when they should, and ask for what the service exposes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.docker.conftest import Exposed, Promtool
+from tests.docker.promql import complaints
+from tests.integration.compose import ROOT
+
+RULES = [
+    rule
+    for group in yaml.safe_load((ROOT / "docker/prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+CASES = yaml.safe_load((ROOT / "tests/docker/alerts_test.yml").read_text())["tests"]
+
+
+def test_rules_fire_in_their_cases_and_in_no_other(promtool: Promtool) -> None:
+    done = promtool("test", "rules", "alerts_test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case_for_firing_and_one_for_not() -> None:
+    checks = [check for case in CASES for check in case["alert_rule_test"]]
+    names = {rule["alert"] for rule in RULES}
+    assert {check["alertname"] for check in checks if check.get("exp_alerts")} == names
+    assert {check["alertname"] for check in checks if not check.get("exp_alerts")} == names
+
+
+def test_prometheus_takes_the_configuration(promtool: Promtool) -> None:
+    # The paths in it are those inside the container.
+    done = promtool("check", "config", "--syntax-only", "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_a_rule_asks_for_what_the_service_exposes(rule: dict[str, str], exposed: Exposed) -> None:
+    assert complaints(rule["expr"], exposed) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_the_operations_guide_says_what_to_do(rule: dict[str, dict[str, str]]) -> None:
+    file, _, anchor = rule["annotations"]["runbook"].partition("#")
+    titles = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert anchor in {title.lower().replace(" ", "-") for title in titles}
+    assert rule["labels"]["severity"] in {"warning", "critical"}
