@@ -1,13 +1,16 @@
-"""Writes what follows from the settings class into the files that list the settings: `make docs`.
+"""Writes what follows from something else in the project: `make docs`.
 
-With --check nothing is written; the exit status says whether anything would be. Each file has a place for it,
-between a line with "settings:begin" and one with "settings:end".
+The settings are listed, from their class, between a line with "settings:begin" and one with "settings:end" of
+each file that lists them; the Kubernetes alert rules are those of docker/prometheus/alerts.yml.
+With --check nothing is written; the exit status says whether anything would be.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import yaml
 
 from service import settings_reference
 
@@ -43,13 +46,31 @@ def with_block(text: str, block: str) -> str:
     return "".join([*lines[: begins[0] + 1], block, *lines[ends[0] :]])
 
 
+def kubernetes_rules() -> str:
+    """The service's alert rules as the Prometheus operator takes them; there is no gateway in Kubernetes."""
+    groups = yaml.safe_load((ROOT / "docker/prometheus/alerts.yml").read_text())["groups"]
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": "landmoe",
+            "labels": {"app.kubernetes.io/name": "landmoe", "app.kubernetes.io/component": "service"},
+        },
+        "spec": {"groups": [group for group in groups if group["name"] != "gateway"]},
+    }
+    return "# Made from docker/prometheus/alerts.yml by `make docs`.\n" + yaml.safe_dump(
+        rule, sort_keys=False
+    )
+
+
 def main() -> None:
     """Writes, or with --check compares, every file."""
     check = sys.argv[1:] == ["--check"]
+    wanted = {path: with_block(path.read_text(), block) for path, block in blocks().items()}
+    wanted[ROOT / "docker/k8s/base/prometheus-rule.yaml"] = kubernetes_rules()
     stale = []
-    for path, block in blocks().items():
-        before = path.read_text()
-        after = with_block(before, block)
+    for path, after in wanted.items():
+        before = path.read_text() if path.exists() else ""
         if after != before:
             stale.append(str(path.relative_to(ROOT)))
             if not check:
