@@ -1,0 +1,1 @@
+"""Mutated GeoTIFFs against a running service: `python -m tests.fuzz --help`."""
