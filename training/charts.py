@@ -50,8 +50,8 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
         stem = name.split(" ")[0]
         paths.append(save(probe_chart(name, task), folder / f"probes_{stem}.png"))
         paths.append(save(k_shot_chart(name, task), folder / f"k_shot_{stem}.png"))
-    if "land_cover" in result:
-        paths.append(save(land_cover_chart(result["land_cover"]), folder / "land_cover.png"))
+    for i, (name, part) in enumerate(result.get("land_cover", {}).items(), 1):
+        paths.append(save(land_cover_chart(name, part), folder / f"land_cover_{i}.png"))
     return paths
 
 
@@ -90,8 +90,13 @@ def probe_chart(name: str, task: Mapping[str, Any]) -> Figure:
         axes.set_title(f"{protocol} protocol")
     made.suptitle(f"{name}: {TITLES[score]} of linear probes, {task['tiles']} tiles")
     made.axes[0].set_ylabel(TITLES[score])
-    made.axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    _legend_below(made)
     return made
+
+
+def _legend_below(made: Figure) -> None:
+    handles, names = made.axes[0].get_legend_handles_labels()
+    made.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
 
 
 def _pooling_points(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -> None:
@@ -124,36 +129,38 @@ def k_shot_chart(name: str, task: Mapping[str, Any]) -> Figure:
     made = figure(6, 4)
     axes = made.subplots()
     for i, (label, points) in enumerate(shots["curves"].items()):
-        x = list(range(len(points)))
-        mean = [p["mean"] for p in points.values()]
+        x = [k + (i - 2) * 0.06 for k in range(len(points))]
         untrained = label.startswith(UNTRAINED)
         axes.plot(
-            x, mean, color=PALETTE[i], marker="so"[not untrained], ls="--" if untrained else "-", label=label
+            x, [p["mean"] for p in points.values()], color=PALETTE[i], lw=1, ls="--" if untrained else "-"
         )
-        low, high = [p["low"] for p in points.values()], [p["high"] for p in points.values()]
-        axes.fill_between(x, low, high, color=PALETTE[i], alpha=0.08, lw=0)
+        _points(axes, x, _as_estimates(points), PALETTE[i], "s" if untrained else "o", label)
     ks = list(next(iter(shots["curves"].values())))
     axes.set_xticks(range(len(ks)), ks)
     axes.set_xlabel("labelled tiles per class")
     axes.set_ylabel(TITLES[shots["score"]])
-    axes.set_title(f"{name}: few labels, {shots['draws']} draws")
+    axes.set_title(f"{name}: few labels, mean and 95 % of {shots['draws']} draws", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
     return made
 
 
-def land_cover_chart(part: Mapping[str, Any]) -> Figure:
+def _as_estimates(points: Mapping[str, Mapping[str, float]]) -> list[dict[str, float | None]]:
+    return [{"value": p["mean"], "low": p["low"], "high": p["high"]} for p in points.values()]
+
+
+def land_cover_chart(title: str, part: Mapping[str, Any]) -> Figure:
     """R² of every class and pooling."""
     names = list(part["rows"][0]["scores"])
-    made = figure(3.2 * len(names), 4)
+    made = figure(max(9.0, 3.4 * len(names)), 4.2)
     grid = made.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(grid, names, strict=True):
         _pooling_points(axes, part["rows"], name)
         axes.set_title(name)
         axes.tick_params(axis="x", labelrotation=40)
     grid[0].set_ylabel("R²")
-    grid[0].legend(frameon=False, fontsize=7, loc="lower left")
-    made.suptitle(f"Land-cover fractions from frozen embeddings, {part['windows']} windows")
+    _legend_below(made)
+    made.suptitle(f"Land-cover fractions from frozen embeddings: {title}, {part['windows']} windows")
     return made
 
 

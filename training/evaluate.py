@@ -27,6 +27,7 @@ from training.landcover import Windows
 from training.tasks import Task
 
 UNTRAINED_SEED = 0
+MIN_WINDOWS = 100  # tiles of a source on the land-cover raster; fewer say little
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Settings:
     max_tiles: int = 4000  # per task
     max_reconstruction_tiles: int = 800
     stride: int = 12  # px between the windows of the land-cover scene
+    max_windows: int = 500  # of a source on the land-cover raster
     seed: int = 0
 
     @classmethod
@@ -108,7 +110,7 @@ def evaluate(
             "tasks": {t.name: _task(t, found, untrained, settings, progress) for t in classified},
         }
         if land_cover is not None:
-            result["land_cover"] = _land_cover(land_cover, found, untrained, settings, progress)
+            result["land_cover"] = _land_cover(land_cover, tiles, found, untrained, settings, progress)
         count = min(settings.max_reconstruction_tiles, len(tiles)) * len(METADATA)
         bar = progress.add_task("reconstruction", total=count)
         errors = reconstruction.measure(
@@ -153,24 +155,57 @@ def _task(
 
 
 def _land_cover(
-    what: LandCover, found: Checkpoint, untrained: Checkpoint, settings: Settings, progress: Progress
+    what: LandCover,
+    tiles: Tiles,
+    found: Checkpoint,
+    untrained: Checkpoint,
+    settings: Settings,
+    progress: Progress,
 ) -> dict[str, Any]:
+    """The scene's windows, and the tiles of every source that lie on the raster in numbers."""
     cover = landcover.read_cover(what.raster, what.names)
-    windows = landcover.cut(what.scene, cover, settings.stride, found.config.image_size)
-    tiles = _as_tiles(windows, what.when, found)
+    cut = landcover.cut(what.scene, cover, settings.stride, found.config.image_size)
+    sets: dict[str, tuple[Windows, Tiles, int | None]] = {
+        f"scene {what.scene.stem}": (cut, _as_tiles(cut, what.when, found), settings.stride)
+    }
+    for source in np.unique(tiles["source"]):
+        of_source = tiles.take(np.flatnonzero(tiles["source"] == source))
+        windows, index = landcover.under(of_source, cover, found.config.image_size)
+        if len(index) >= MIN_WINDOWS:
+            pick = np.sort(
+                np.random.default_rng(settings.seed).permutation(len(index))[: settings.max_windows]
+            )
+            sets[str(source)] = windows.take(pick), of_source.take(index[pick]), None
+    return {
+        name: {
+            "stride_px": stride,
+            **_regressions(name, windows, of_set, found, untrained, settings, progress),
+        }
+        for name, (windows, of_set, stride) in sets.items()
+    }
+
+
+def _regressions(
+    name: str,
+    windows: Windows,
+    tiles: Tiles,
+    found: Checkpoint,
+    untrained: Checkpoint,
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Any]:
     strips = landcover.blocks(windows.centre)
     weights = metrics.resamples(strips, settings.resamples, settings.seed)
     # One scene: all at one place and time, so that exchanging them or using them alone says nothing.
-    bar = _bar(progress, "land cover: embed")
+    bar = _bar(progress, f"land cover, {name}: embed")
     described = features(tiles, found, untrained, settings.seed, bar, shuffled=False)
     rows = [
         (f, "ridge", landcover.regress(f.values, windows, weights))
-        for f in progress.track(described, description="land cover: regression")
+        for f in progress.track(described, description=f"land cover, {name}: regression")
         if f.source != PLACE_AND_TIME
     ]
     return {
         "windows": len(tiles),
-        "stride_px": settings.stride,
         "blocks": int(strips.max()) + 1,
         "folds": landcover.FOLDS,
         "mean_fraction": dict(zip(windows.classes, windows.fractions.mean(axis=0).tolist(), strict=True)),

@@ -16,7 +16,9 @@ Index = NDArray[np.int64]
 
 SHOTS: tuple[int | None, ...] = (1, 2, 5, 10, None)  # None: all that are not held out
 HELD_OUT = 0.3  # share of the places that a draw is scored on
-C = 0.01  # regularisation on standardised features: with one tile per class there is nothing to tune on
+# Regularisation is this divided by the number of features, which are standardised: as if a tile's features
+# had length 1, whatever their number. With one tile per class there is nothing to tune it on.
+C_TIMES_DIM = 10.0
 
 
 def curves(
@@ -59,7 +61,9 @@ def curves(
                 train, held_out = scale(x[rows]), scale(x[test])
                 basis = linear.rotation(train)
                 train, held_out = train @ basis, held_out @ basis
-                weights = linear.logistic(train, truth[rows], C, multi_label=multi_label)
+                weights = linear.logistic(
+                    train, truth[rows], C_TIMES_DIM / x.shape[1], multi_label=multi_label
+                )
                 p = linear.probabilities(held_out, weights, multi_label=multi_label)
                 found = metrics.classification(truth[test], p, multi_label=multi_label)
                 results[name][str(k or "all")].append(float(found[score][0]))

@@ -12,7 +12,7 @@ from rasterio.warp import transform
 
 from model import tiles as tile_rules
 from training import linear, metrics
-from training.heldout import EvaluationError
+from training.heldout import EvaluationError, Tiles
 from training.metrics import Estimate
 
 FloatArray = NDArray[np.float64]
@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 MIN_COVERED = 0.95  # of a tile's area must be classified
 BLOCKS = 12  # strips of equal numbers of tiles along the longer side: what folds and resamples are made of
 FOLDS = 6
-MIN_FRACTION = 0.005  # a class with a smaller mean share is not scored
+MIN_FRACTION = 0.02  # a class with a smaller mean share is not scored: a few pixels would decide
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,18 @@ class Windows:
     lon: FloatArray
     fractions: FloatArray  # (N, C), each row sums to 1
     classes: tuple[str, ...]
-    centre: FloatArray  # (N, 2) in tile sides, in the raster's system: distance 1 = touching
+    centre: FloatArray  # (N, 2) x and y in tile sides: distance 1 = touching
+
+    def take(self, rows: NDArray[np.int64]) -> Windows:
+        """Some of the windows."""
+        return Windows(
+            self.dn[rows],
+            self.lat[rows],
+            self.lon[rows],
+            self.fractions[rows],
+            self.classes,
+            self.centre[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,31 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
         tuple(cover.names.values()),
         np.array(centre),
     )
+
+
+def under(tiles: Tiles, cover: Cover, size: int = 40) -> tuple[Windows, NDArray[np.int64]]:
+    """Fully valid tiles of a set that lie on the raster, and which ones they are.
+
+    Tiles are taken to be north-up in the raster's system, as they are where both are in one UTM zone.
+    """
+    known = np.flatnonzero(
+        np.isfinite(tiles["lat"]) & np.isfinite(tiles["gsd"]) & (tiles["valid_fraction"] == 1)
+    )
+    at = transform("EPSG:4326", cover.crs, tiles["lon"][known].tolist(), tiles["lat"][known].tolist())
+    rows, centre, found = [], [], []
+    for row, x, y in zip(known, at[0], at[1], strict=True):
+        side = float(tiles["gsd"][row]) * size  # metres
+        share = fractions(cover, x - side / 2, y + side / 2, x + side / 2, y - side / 2)
+        if share is not None:
+            rows.append(int(row))
+            centre.append((x / side, y / side))
+            found.append(share)
+    index = np.array(rows, np.int64)
+    shares = np.array(found).reshape(len(rows), len(cover.names))
+    chosen = tiles.take(index)
+    return Windows(
+        chosen.dn(), chosen["lat"], chosen["lon"], shares, tuple(cover.names.values()), np.array(centre)
+    ), index
 
 
 def blocks(centre: FloatArray, count: int = BLOCKS) -> NDArray[np.int64]:

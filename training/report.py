@@ -57,8 +57,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines += _reconstruction(result["reconstruction"])
     for name, task in result["tasks"].items():
         lines += _task(name, task)
-    if "land_cover" in result:
-        lines += _land_cover(result["land_cover"])
+    for name, part in result.get("land_cover", {}).items():
+        lines += _land_cover(name, part)
     settings = ", ".join(f"{k} {v}" for k, v in result["settings"].items())
     lines += ["## Settings", "", f"{settings}. {result['seconds']:.0f} s.", ""]
     return "\n".join(lines)
@@ -75,8 +75,8 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
             f"{', '.join(better) or 'nothing'}."
         )
     measures: list[tuple[str, Sequence[Mapping[str, Any]], str, str]] = []
-    if "land_cover" in result:
-        measures.append(("land-cover R² (mean)", result["land_cover"]["rows"], "ridge", "mean"))
+    for name, part in result.get("land_cover", {}).items():
+        measures.append((f"land-cover R² (mean), {name}", part["rows"], "ridge", "mean"))
     for name, task in result["tasks"].items():
         score = "micro_map" if task["kind"] == "multi-label" else "accuracy"
         measures.append((f"{name} {TITLES[score]}, tuned", task["probes"], "tuned", score))
@@ -167,14 +167,15 @@ def _task(name: str, task: Mapping[str, Any]) -> list[str]:
     return lines + table_of(["features", *(f"k = {k}" for k in ks)], rows)
 
 
-def _land_cover(part: Mapping[str, Any]) -> list[str]:
+def _land_cover(name: str, part: Mapping[str, Any]) -> list[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in part["mean_fraction"].items())
     lines = [
-        "## Land-cover fractions",
+        f"## Land-cover fractions: {name}",
         "",
-        f"R² of ridge regressions on {part['windows']:,} windows, every {part['stride_px']} px, in "
-        f"{part['blocks']} strips; {part['folds']} folds of neighbouring strips, no pixel in both training "
-        f"and test. Mean shares: {shares}.",
+        f"R² of ridge regressions on {part['windows']:,} windows"
+        + (f", every {part['stride_px']} px" if part["stride_px"] else "")
+        + f", in {part['blocks']} strips; {part['folds']} folds of neighbouring strips, no pixel in both "
+        f"training and test. Mean shares: {shares}.",
         "",
     ]
     return lines + _score_table(part["rows"]) + _difference_table(part["rows"])

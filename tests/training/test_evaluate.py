@@ -72,12 +72,13 @@ def test_evaluate_writes_the_table_and_the_plots(
             "metadata off",
         }
     assert "Pastures" in {c["label"] for c in result["tasks"]["bigearthnet-19"]["classes"] if c["supported"]}
-    land = {(r["features"], r["pooling"]): r for r in result["land_cover"]["rows"] if r["metadata"] == "off"}
+    (cover_of_scene,) = result["land_cover"].values()
+    land = {(r["features"], r["pooling"]): r for r in cover_of_scene["rows"] if r["metadata"] == "off"}
     assert land["band statistics", ""]["scores"]["dark"]["value"] > 0.8
     text = (out / "evaluation.md").read_text()
     assert "Coastal wetlands (2)" in text
     assert "untrained" in text
-    for name in ("reconstruction_error", "probes_eurosat-10", "k_shot_bigearthnet-19", "land_cover"):
+    for name in ("reconstruction_error", "probes_eurosat-10", "k_shot_bigearthnet-19", "land_cover_1"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -201,3 +201,25 @@ def test_a_scene_elsewhere_is_refused(tmp_path: Path) -> None:
     other = landcover.Cover(cover.codes, cover.names, "EPSG:4326", cover.inverse)
     with pytest.raises(EvaluationError, match="expected the same"):
         landcover.cut(scene, other, 40)
+
+
+def test_tiles_of_a_set_find_their_place_on_the_raster(tmp_path: Path) -> None:
+    scene, path = scene_with_cover(tmp_path)
+    cover = landcover.read_cover(path, {1: "dark", 2: "bright"})
+    cut = landcover.cut(scene, cover, 40)
+    count = len(cut.dn)
+    rows = np.arange(count + 1)
+    columns = {
+        "lat": np.append(cut.lat, 0.0),
+        "lon": np.append(cut.lon, 0.0),  # the last one lies elsewhere
+        "gsd": np.full(count + 1, 30.0),
+        "valid_fraction": np.ones(count + 1),
+    }
+    pixels = (np.concatenate([cut.dn, cut.dn[:1]]),)
+    tiles = Tiles(columns, pixels, np.zeros_like(rows), rows, PREPROCESSING, None)
+    windows, index = landcover.under(tiles, cover)
+    np.testing.assert_array_equal(index, np.arange(count))
+    np.testing.assert_allclose(windows.fractions, cut.fractions, atol=1e-6)
+    np.testing.assert_allclose(np.ptp(windows.centre, axis=0), np.ptp(cut.centre, axis=0), atol=1e-6)
+    few = windows.take(np.array([3, 5]))
+    np.testing.assert_array_equal(few.dn, windows.dn[[3, 5]])
