@@ -75,9 +75,11 @@ class Georeference:
         if max(lons) - min(lons) <= 180:
             return {"type": "Polygon", "coordinates": [_closed(ring)]}
         east = [(lon + 360 if lon < 0 else lon, lat) for lon, lat in ring]  # continuous, around 180
-        parts = [_clip(east, 180, keep_below=True), _clip(east, 180, keep_below=False)]
-        parts[1] = [(lon - 360, lat) for lon, lat in parts[1]]
-        return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]}
+        beyond = [(lon - 360, lat) for lon, lat in _clip(east, 180, keep_below=False)]
+        parts = [part for part in (_clip(east, 180, keep_below=True), beyond) if len(part) > 2]
+        if len(parts) == 1:  # it only touches the antimeridian, as one with a corner at a pole may
+            return {"type": "Polygon", "coordinates": [_closed(parts[0])]}
+        return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]} if parts else None
 
     def _to_wgs84(
         self, cols: list[float], rows: list[float]

@@ -40,6 +40,7 @@ _NAMES = (
     "\0",
     '"',
 )
+_SLOW_S = 2.0  # kept to be looked at, no finding
 _WARM_UP = 300  # inputs until allocators, thread pools and caches have their size
 
 
@@ -154,6 +155,8 @@ async def _send(
     report.inputs += 1
     report.statuses[response.status_code] += 1
     report.slowest_s = sorted([*report.slowest_s, taken], reverse=True)[:20]
+    if taken > _SLOW_S and keep is not None:
+        _keep(keep, data, f"slow-{taken:.0f}s-")
     if response.status_code != 200:
         kind = response.headers.get("content-type")
         if kind != "application/problem+json":
@@ -165,11 +168,18 @@ async def _send(
 
 
 def _found(report: Report, what: str, data: bytes, parameters: dict[str, str], keep: Path | None) -> None:
-    name = sha256(data).hexdigest()[:16]
-    report.findings.append(f"{what}: {len(data):,} bytes {name} with {parameters}")
+    report.findings.append(f"{what}: {len(data):,} bytes {_name(data)} with {parameters}")
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        (keep / f"{name}.tif").write_bytes(data)
+        _keep(keep, data, "")
+
+
+def _keep(folder: Path, data: bytes, prefix: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{prefix}{_name(data)}.tif").write_bytes(data)
+
+
+def _name(data: bytes) -> str:
+    return sha256(data).hexdigest()[:16]
 
 
 def _resident_mb(process: psutil.Process) -> float:

@@ -128,3 +128,12 @@ def test_many_crs_do_not_pile_up():
         for south in (0, 100):
             around(f"EPSG:{32600 + south + zone}", 0.0, zone * 6 - 183.0).center(WHOLE)
     assert len(georeference._cache.transformers) == georeference._MAX_CACHED
+
+
+def test_a_corner_at_the_pole() -> None:
+    """The ring's longitudes span more than half the globe, but nothing lies beyond the antimeridian."""
+    polar = Georeference("EPSG:3031", CRS.from_epsg(3031).to_wkt(), (30.0, 0.0, -1.5e-322, 0.0, -30.0, 0.0))
+    footprint = polar.footprint((0, 0, 41, 41))
+    assert footprint is not None
+    assert footprint["type"] == "Polygon"
+    assert len(footprint["coordinates"][0]) >= 4
