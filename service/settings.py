@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -13,19 +13,6 @@ PREFIX = "LANDMOE_"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
-
-
-def _check_redis_url(url: str) -> str:
-    from service import redis_url  # the client library is loaded only where it is used
-
-    try:
-        redis_url.check(url)
-    except ValueError as error:
-        raise PydanticCustomError("redis_url", "{reason}", {"reason": str(error)}) from error
-    return url
-
-
-RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 
 
 class Settings(BaseSettings):
@@ -97,7 +84,7 @@ class Settings(BaseSettings):
     max_spool_mb: float = Field(default=16_000, gt=0, description="on disk at a time, of each process")
 
     cache_mb: float = Field(default=64, ge=0, description="results kept in the process; 0 = none")
-    redis_url: RedisUrl | None = Field(
+    redis_url: str | None = Field(
         default=None,
         repr=False,  # may hold a password
         description="redis://[user:password@]host[:port][/database]; no Redis if unset",
@@ -107,12 +94,26 @@ class Settings(BaseSettings):
         default=7 * 24 * 3600, ge=1, le=10**9, description="how long Redis keeps a result"
     )
     # Computing a tile takes about 10 ms: a Redis that takes much longer to answer is no help.
-    redis_connect_timeout_ms: float = Field(default=50, gt=0, le=10_000)
+    redis_connect_timeout_ms: float = Field(
+        default=50, gt=0, le=10_000, description="for a connection to Redis"
+    )
     redis_timeout_ms: float = Field(default=50, gt=0, le=10_000, description="for Redis' answer")
     redis_max_connections: int = Field(default=16, ge=2, le=1000, description="of each worker")
     redis_write_queue_mb: float = Field(
         default=16, ge=0, description="results waiting to be written to Redis; more are dropped"
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            from service import redis_url  # the client library is loaded only where it is used
+
+            try:
+                redis_url.check(url)
+            except ValueError as error:
+                raise PydanticCustomError("redis_url", "{reason}", {"reason": str(error)}) from error
+        return url
 
     @property
     def max_upload_bytes(self) -> int:
