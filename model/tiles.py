@@ -29,7 +29,9 @@ __all__ = [
     "Window",
     "check_valid",
     "cut",
+    "cut_window",
     "fill",
+    "find_missing",
     "fit",
     "pixel_size_warning",
     "prepare",
@@ -120,7 +122,7 @@ def prepare(
         )
     index = [band - 1 for band in chosen]
     seven = pixels if chosen == tuple(range(1, len(pixels) + 1)) else pixels[index]
-    missing = _missing(seven, nodata)
+    missing = find_missing(seven, nodata)
     valid = np.logical_not(missing.any(axis=0))
     check_valid(valid)
     resolved, warnings = resolve_units(
@@ -176,10 +178,15 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
 
 def cut(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], window: Window) -> Tile:
     """The tile of one window of the raster; arrays as in `fit`."""
+    inside = np.ascontiguousarray(cut_window(valid, window))
+    return Tile(np.ascontiguousarray(cut_window(dn, window)), inside, float(inside.mean()), window)
+
+
+def cut_window(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
+    """A view of the window of an array (..., H, W)."""
     rows = slice(window.row_off, window.row_off + window.height)
     cols = slice(window.col_off, window.col_off + window.width)
-    inside = np.ascontiguousarray(valid[rows, cols])
-    return Tile(np.ascontiguousarray(dn[:, rows, cols]), inside, float(inside.mean()), window)
+    return pixels[..., rows, cols]
 
 
 def check_valid(valid: npt.NDArray[np.bool_]) -> tuple[TileWarning, ...]:
@@ -232,7 +239,8 @@ def fill(
     return np.where(valid[..., None, :, :], dn, means)
 
 
-def _missing(pixels: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_]:
+def find_missing(pixels: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_]:
+    """Where a file has nothing: the declared value, NaN, inf and 0 as stored. Of the shape of `pixels`."""
     missing: npt.NDArray[np.bool_] = pixels == 0
     floating = pixels.dtype.kind == "f"
     if floating:

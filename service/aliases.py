@@ -26,7 +26,7 @@ from service.json_text import dumps
 from service.parameters import TileParameters
 from service.prepare import DescribedTile
 from service.schemas import Item
-from service.files import File
+from service.files import File, Source
 
 _FORMAT_VERSION = 1
 _INLINE_BYTES = 131_072  # hashing this much takes 0.1 ms, about what handing it to a thread does
@@ -61,7 +61,7 @@ class Aliases:
 
     async def find(
         self,
-        files: Sequence[File],
+        files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: BaseModel,
     ) -> tuple[dict[int, bytes], dict[int, DescribedTile]]:
@@ -90,7 +90,7 @@ class Aliases:
 
     async def _keys(
         self,
-        files: Sequence[File],
+        files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: BaseModel,
     ) -> dict[int, bytes]:
@@ -101,7 +101,7 @@ class Aliases:
         loop = asyncio.get_running_loop()
         keys: dict[int, bytes] = {}
         for i, (file, given) in enumerate(zip(files, parameters, strict=True)):
-            if isinstance(given, RequestError) or not isinstance(file.data, bytes):
+            if isinstance(given, RequestError) or not isinstance(file, File) or not isinstance(file.data, bytes):
                 continue  # large ones lie on disk
             state = prefix.copy()
             state.update(dumps([given.model_dump(exclude={"id"}), file.source]))

@@ -12,6 +12,9 @@ from starlette.responses import Response, StreamingResponse
 from service import formats, metrics
 from service.errors import PROBLEMS, RequestError, code_of, problem, problem_response
 from service.formats import Head, Item, Writer
+from service.formats.npy import NpyWriter
+from service.formats.raster import Grid, RasterWriter
+from service.formats.text import GeojsonWriter, JsonWriter, NdjsonWriter
 from service.outcomes import Outcome, Skipped, Tally
 from service.parameters import Format
 from service.products import Product
@@ -23,6 +26,10 @@ _INLINE_NUMBERS = 20_000
 _INLINE_FORMATS = frozenset({"json", "base64", "npy", "ndjson", "geojson"})
 
 
+class HopelessError(Exception):
+    """Nothing that is still to come can change that the request fails."""
+
+
 class Answer:
     """Takes outcomes in their order and becomes the response.
 
@@ -32,7 +39,6 @@ class Answer:
         tally: of the request.
         spool: where a large answer waits until it is complete, so that its status and headers are true.
         request_id: for problems of items.
-        grid: of the scene, for the GeoTIFF formats.
     """
 
     def __init__(
@@ -42,36 +48,35 @@ class Answer:
         tally: Tally,
         spool: Spool,
         request_id: str,
-        grid: Any = None,
     ) -> None:
-        self._format, self._product, self._tally, self._request_id = format, product, tally, request_id
+        self.format, self._product, self._tally, self._request_id = format, product, tally, request_id
+        self.grid: Grid | None = None  # of the scene, for the GeoTIFF formats
         self._file = spool.share().open()
-        self._grid = grid
         self._writer: Writer | None = None
         self._seconds = 0.0
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the answer can only be a problem, whatever comes: npy has no room for errors."""
-        return self._format == "npy" and not self._product.head.as_nan and self._tally.failed > 0
+    def _hopeless(self) -> bool:
+        return self.format == "npy" and not self._product.head.as_nan and self._tally.failed > 0
 
     async def add(self, outcomes: Sequence[Outcome]) -> None:
         """Takes the next outcomes.
 
         Raises:
             SpoolError: there is no room for them.
+            HopelessError: the answer can only be a problem, whatever comes: npy has no room for errors.
         """
         for outcome in outcomes:
             self._tally.add(outcome)
             metrics.TILES.labels(_outcome_label(outcome)).inc()
-        if self.hopeless:
-            return
+        if self._hopeless:
+            raise HopelessError
         start = time.perf_counter()
         count = len(outcomes)
         numbers = count
         for size in self._product.head.shape:
             numbers *= size
-        if self._format in _INLINE_FORMATS and numbers <= _INLINE_NUMBERS:
+        if self.format in _INLINE_FORMATS and numbers <= _INLINE_NUMBERS:
             self._write(outcomes)
         else:
             await run_in_threadpool(self._write, outcomes)
@@ -80,18 +85,18 @@ class Answer:
     async def response(self, report: Report) -> Response:
         """The complete answer; a problem if no tile succeeded."""
         tally = self._tally
-        if self.hopeless or not (tally.embedded or (tally.windows and not tally.failed)):
+        if self._hopeless or not (tally.embedded or (tally.windows and not tally.failed)):
             self.close()
             return all_failed(tally, self._request_id)
         start = time.perf_counter()
-        if self._format in _INLINE_FORMATS:
+        if self.format in _INLINE_FORMATS:
             self._finish()
         else:
             await run_in_threadpool(self._finish)
         report.note("format", self._seconds + time.perf_counter() - start)
-        kind = formats.KINDS[self._format]
+        kind = formats.KINDS[self.format]
         headers = _headers(report)
-        if self._format not in ("json", "base64"):
+        if self.format not in ("json", "base64"):
             headers["Content-Disposition"] = f'attachment; filename="landmoe.{kind.suffix}"'
         if self._file.on_disk:
             headers["Content-Length"] = str(self._file.size)
@@ -106,7 +111,7 @@ class Answer:
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:
         if self._writer is None:
-            self._writer = _writer(self._format, self._file, self._product.head, self._grid)
+            self._writer = _writer(self.format, self._file, self._product.head, self.grid)
         self._writer.add(self._items(outcomes))
 
     def _finish(self) -> None:
@@ -131,40 +136,24 @@ class Answer:
         return item | {"error": problem(code_of(error), str(error), self._request_id)}  # type: ignore[arg-type]
 
 
-def _writer(format: Format, file: SpoolFile, head: Head, grid: Any) -> Writer:  # noqa: A002
-    """Imported when wanted: Arrow and GDAL's writers take a tenth of a second to load."""
-    from service.formats import npy, text
-
+def _writer(format: Format, file: SpoolFile, head: Head, grid: Grid | None) -> Writer:  # noqa: A002
+    """Arrow is imported when it is wanted: it takes a tenth of a second to load."""
     match format:
         case "json" | "base64":
-            return text.JsonWriter(file, head, as_base64=format == "base64")
+            return JsonWriter(file, head, as_base64=format == "base64")
         case "ndjson":
-            return text.NdjsonWriter(file, head)
+            return NdjsonWriter(file, head)
         case "geojson":
-            return text.GeojsonWriter(file, head)
+            return GeojsonWriter(file, head)
         case "npy":
-            return npy.NpyWriter(file, head)
+            return NpyWriter(file, head)
         case "parquet":
             from service.formats.parquet import ParquetWriter
 
             return ParquetWriter(file, head)
         case _:
-            from service.formats.raster import RasterWriter
-
+            assert grid is not None  # noqa: S101  # a window of it was computed
             return RasterWriter(file, head, grid, classes=format == "geotiff-classes")
-
-
-def check_format(wanted: Format, *, grid: bool, sources: int) -> None:
-    """Refuses a raster of what is no single scene.
-
-    Raises:
-        RequestError: a GeoTIFF was asked for of tiles or of several scenes.
-    """
-    if wanted.startswith("geotiff") and not (grid and sources == 1):
-        came = f"{sources} files" if grid else "no fit=grid"
-        raise RequestError(
-            "bad-parameter", f"format={wanted} came with {came}; expected one scene and fit=grid"
-        )
 
 
 def all_failed(tally: Tally, request_id: str) -> Response:

@@ -40,9 +40,11 @@ class Problem(NamedTuple):
 # The one table. A code is the last part of `type`, and the `outcome` label of the metrics.
 PROBLEMS: dict[str, Problem] = {
     "malformed-body": Problem(400, "The body is not what its Content-Type says"),
+    "unauthorized": Problem(401, "No API key that is known"),
     "not-found": Problem(404, "No such path"),
     "method-not-allowed": Problem(405, "The path has no such method"),
     "not-acceptable": Problem(406, "None of the accepted formats can be given"),
+    "slow-body": Problem(408, "The body came too slowly"),
     "too-large": Problem(413, "Larger than the service allows"),
     "unsupported-media-type": Problem(415, "The body's media type cannot be read"),
     "not-a-tiff": Problem(415, "The file is not a TIFF"),
@@ -53,6 +55,7 @@ PROBLEMS: dict[str, Problem] = {
     "unsupported-pixel-type": Problem(422, "The file's pixels are not real numbers"),
     "unknown-units": Problem(422, "The units of the values cannot be told with certainty"),
     "wrong-size": Problem(422, "The file does not have the size of a tile"),
+    "too-cloudy": Problem(422, "The tile is cloudier than the request allows"),
     "empty-tile": Problem(422, "The tile has no valid pixel"),
     "bad-parameter": Problem(422, "A parameter has a value that cannot be used"),
     "unknown-parameter": Problem(422, "No parameter has this name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ _GDAL_OPTIONS = {
     "GTIFF_IGNORE_READ_ERRORS": "NO",
     "GDAL_NUM_THREADS": "1",
 }
+# MB, of the whole process: scenes are read block by block, each once. GDAL would take 5 % of the memory.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
 _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
 _MAX_TEXT = 200  # characters of GDAL's own words in a message
@@ -65,6 +68,7 @@ class Limits:
     max_decoded_bytes: int = (
         1 << 30
     )  # of all bands, and of the largest strip or tile: what a bomb may unpack to
+    max_strip_bytes: int = 1 << 28  # of the rows of a scene that are read at once
 
 
 @dataclass(frozen=True)
@@ -141,10 +145,10 @@ class Reader:
 
     def __init__(self, content: Content, limits: Limits = Limits(), *, whole: bool = False) -> None:
         self._open = ExitStack()
-        with _explained(content), rasterio.Env(**_GDAL_OPTIONS):
-            magic, size = _beginning(content)
+        magic, self._size = _beginning(content)
+        with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
             if magic[:4] not in MAGIC:
-                came = f"the {size:,} bytes begin with {magic!r}" if size else "there are no bytes"
+                came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
                 raise GeotiffError(
                     "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
                 )
@@ -162,22 +166,27 @@ class Reader:
             except BaseException:
                 self._open.close()
                 raise
-        self._content = content
 
-    def read(self, rows: slice | None = None, bands: Sequence[int] | None = None) -> npt.NDArray[Any]:
-        """Pixels (bands, rows, width) of some rows and 1-based bands, of all if None.
+    def read(
+        self, window: tuple[int, int, int, int] | None = None, bands: Sequence[int] | None = None
+    ) -> npt.NDArray[Any]:
+        """Pixels (bands, height, width) of a window (row_off, col_off, height, width) and 1-based bands.
+
+        None are all of them.
 
         Raises:
             GeotiffError: they are damaged.
         """
-        rows = slice(0, self.header.height) if rows is None else rows
-        window = rasterio.windows.Window(0, rows.start, self.header.width, rows.stop - rows.start)
-        with _explained(self._content), rasterio.Env(**_GDAL_OPTIONS):
-            whole = rows == slice(0, self.header.height)
-            pixels: npt.NDArray[Any] = self._dataset.read(
-                None if bands is None else list(bands), window=None if whole else window
+        indexes = None if bands is None else list(bands)
+        with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
+            if window is None or window == self.header.whole:
+                whole: npt.NDArray[Any] = self._dataset.read(indexes)
+                return whole
+            row, col, height, width = window
+            part: npt.NDArray[Any] = self._dataset.read(
+                indexes, window=rasterio.windows.Window(col, row, width, height)
             )
-        return pixels
+            return part
 
     def close(self) -> None:
         """Lets the file go."""
@@ -215,7 +224,7 @@ def _beginning(content: Content) -> tuple[bytes, int]:
 
 
 @contextmanager
-def _explained(content: Content) -> Iterator[None]:
+def _explained(size: int) -> Iterator[None]:
     """Turns whatever damage makes rasterio, GDAL and their decoders raise into a GeotiffError."""
     try:
         yield
@@ -223,7 +232,6 @@ def _explained(content: Content) -> Iterator[None]:
         raise
     except Exception as error:
         reason = _MEMORY_FOLDER.sub("", " ".join(str(error.__cause__ or error).split())).rstrip(".")
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
         raise GeotiffError(
             "unreadable-tiff",
             f"the {size:,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "

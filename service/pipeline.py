@@ -19,8 +19,9 @@ from service.prepare import PreparedTile, prepare
 from service.results import Embedded as Embedded
 from service.results import Report as Report
 from service.results import Results
+from service.scenes import Scenes, open_scenes
 from service.settings import Settings
-from service.files import File
+from service.files import File, Source
 
 
 class Pipeline:
@@ -45,6 +46,7 @@ class Pipeline:
             max_pixels=settings.max_pixels,
             max_bands=settings.max_bands,
             max_decoded_bytes=int(settings.max_decoded_mb * 1_000_000),
+            max_strip_bytes=int(settings.max_strip_mb * 1_000_000),
         )
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
@@ -56,14 +58,14 @@ class Pipeline:
             prepare,
             File(sample.make(), None),
             TileParameters(),
-            None,
+            RequestOptions(),
             self._bundle,
             Limits(),
         )
 
     async def embed(
         self,
-        files: Sequence[File],
+        files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: RequestOptions,
         pooling: Pooling,
@@ -95,13 +97,23 @@ class Pipeline:
         except TimeoutError as error:
             raise DeadlineError(timeout_s) from error
 
+    async def open_scenes(
+        self,
+        files: Sequence[Source],
+        parameters: Sequence[TileParameters | RequestError],
+        options: RequestOptions,
+    ) -> Scenes:
+        """Opens files as scenes, for `fit=grid`; each fails alone."""
+        grids = await open_scenes(files, parameters, options, self._bundle, self._limits, self._decoders)
+        return Scenes(grids, self._batcher, self._results, self._decoders, self._settings)
+
     def close(self) -> None:
         """Lets the decoding threads go."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def _embed(
         self,
-        files: Sequence[File],
+        files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: RequestOptions,
         pooling: Pooling,
@@ -134,7 +146,7 @@ class Pipeline:
 
     async def _prepare(
         self,
-        files: Sequence[File],
+        files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: RequestOptions,
         report: Report,
@@ -144,7 +156,7 @@ class Pipeline:
         outcomes = await asyncio.gather(
             *(
                 loop.run_in_executor(
-                    self._decoders, prepare, file, given, options.fit, self._bundle, self._limits
+                    self._decoders, prepare, file, given, options, self._bundle, self._limits
                 )
                 for file, given in zip(files, parameters, strict=True)
                 if not isinstance(given, RequestError)

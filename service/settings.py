@@ -67,14 +67,47 @@ class Settings(BaseSettings):
     )
     decode_threads: int | None = Field(default=None, ge=1, description="the CPU quota if unset")
 
-    max_upload_mb: float = Field(default=64, gt=0, description="whole body of a request")
+    max_upload_mb: float = Field(
+        default=2000, gt=0, description="whole body of a request; 8,000 x 8,000 px of float32 are 1,792"
+    )
     max_tiles: int = Field(default=256, ge=1, description="tiles in a request")
     max_fields: int = Field(default=4096, ge=1, description="form fields in a request, tiles not counted")
     max_field_kb: float = Field(default=1024, gt=0, description="one form field")
-    max_pixels: int = Field(default=64_000_000, ge=1600, description="px of a file, height x width")
+    max_pixels: int = Field(default=100_000_000, ge=1600, description="px of a file, height x width")
     max_bands: int = Field(default=64, ge=7, description="bands of a file")
     # Finding the units takes up to twelve times this for a moment, in each decoding thread.
-    max_decoded_mb: float = Field(default=64, gt=0, description="pixels of a file, decompressed")
+    max_decoded_mb: float = Field(
+        default=64, gt=0, description="pixels of a file that is not read as a grid, decompressed"
+    )
+
+    body_timeout_s: float = Field(
+        default=20, gt=0, le=600, description="of silence while a body is read; on average 1 kB/s must come"
+    )
+    header_timeout_s: float = Field(
+        default=15, gt=0, le=600, description="from a new connection to the end of a request's headers"
+    )
+    api_keys: str | None = Field(
+        default=None, repr=False, description="let in, separated by commas, in X-API-Key; everyone if unset"
+    )
+    api_keys_file: Path | None = Field(default=None, description="more of them, one on each line")
+    cors_origins: str | None = Field(
+        default=None,
+        description="whose pages may ask, separated by commas, such as https://example.org; * = all",
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="/metrics there instead of beside the service"
+    )
+
+    max_strip_mb: float = Field(
+        default=256, gt=0, description="rows of a scene that are read at once, decompressed"
+    )
+    max_windows: int = Field(default=200_000, ge=1, description="windows of a request with fit=grid")
+    max_json_items: int = Field(
+        default=10_000, ge=1, description="windows of a request that is answered in JSON or GeoJSON"
+    )
+    max_inflight_windows: int = Field(
+        default=256, ge=2, description="windows of a request that wait for the engine at a time"
+    )
 
     spool_dir: Path | None = Field(
         default=None,
@@ -119,6 +152,11 @@ class Settings(BaseSettings):
     def max_upload_bytes(self) -> int:
         """The limit of a request's body."""
         return int(self.max_upload_mb * 1_000_000)
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """Of CORS."""
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @property
     def spool_memory_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,13 +10,15 @@ from fastapi import Request
 from starlette.responses import Response
 
 from service import formats
-from service.answer import Answer, check_format
-from service.errors import code_of
+from service.answer import Answer, HopelessError
+from service.errors import RequestError, code_of
 from service.outcomes import Outcome, Tally
-from service.parameters import ClassifyOptions, EmbedOptions, parse
+from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
 from service.pipeline import Pipeline
 from service.products import Product
-from service.upload import receive
+from service.results import Report
+from service.settings import Settings
+from service.upload import Upload, receive
 
 Options = TypeVar("Options", EmbedOptions, ClassifyOptions)
 
@@ -33,22 +36,96 @@ async def respond(
     app = request.app.state
     pipeline: Pipeline = app.pipeline
     upload = await receive(request, app.settings, app.spool)
-    parameters, options = parse(upload.values, len(upload.files), model)
-    product = make_product(options)
-    wanted = formats.negotiate(options.format, request.headers.get("accept"))
-    check_format(wanted, grid=options.fit == "grid", sources=len(upload.files))
-    bypass = "no-cache" in request.headers.get("cache-control", "").lower()
-    tally = Tally(len(upload.files), count_cloudy=options.max_cloud_fraction is not None)
-    answer = Answer(wanted, product, tally, app.spool, request.state.request_id)
     try:
-        results, report = await pipeline.embed(
-            upload.files, parameters, options, product.pooling, bypass=bypass
-        )
-        await answer.add([Outcome(index, result) for index, result in enumerate(results)])
-        response = await answer.response(report)
-    except BaseException:
-        answer.close()
-        raise
+        parameters, options = parse(upload.values, len(upload.files), model)
+        product = make_product(options)
+        wanted = formats.negotiate(options.format, request.headers.get("accept"))
+        _check(options, wanted, len(upload.files))
+        tally = Tally(len(upload.files), count_cloudy=options.max_cloud_fraction is not None)
+        answer = Answer(wanted, product, tally, app.spool, request.state.request_id)
+        compute = _scenes if options.fit == "grid" else _tiles
+        try:
+            report = await compute(request, upload, parameters, options, product, answer)
+            response = await answer.response(report)
+        except BaseException:
+            answer.close()
+            raise
+    finally:
+        upload.close()
     if response.status_code >= 400:
         request.state.outcome = code_of(tally.failures[0][1])
     return response
+
+
+async def _tiles(
+    request: Request,
+    upload: Upload,
+    parameters: list[TileParameters | RequestError],
+    options: RequestOptions,
+    product: Product,
+    answer: Answer,
+) -> Report:
+    pipeline: Pipeline = request.app.state.pipeline
+    results, report = await pipeline.embed(
+        upload.files,
+        parameters,
+        options,
+        product.pooling,
+        bypass=_bypass(request),
+        timeout_s=request.state.timeout_s,
+    )
+    with contextlib.suppress(HopelessError):
+        await answer.add([Outcome(index, result) for index, result in enumerate(results)])
+    return report
+
+
+async def _scenes(
+    request: Request,
+    upload: Upload,
+    parameters: list[TileParameters | RequestError],
+    options: RequestOptions,
+    product: Product,
+    answer: Answer,
+) -> Report:
+    pipeline: Pipeline = request.app.state.pipeline
+    scenes = await pipeline.open_scenes(upload.files, parameters, options)
+    try:
+        _check_windows(scenes.windows, answer.format, request.app.state.settings)
+        answer.grid = scenes.shape
+        return await scenes.embed(
+            product.pooling, answer.add, bypass=_bypass(request), timeout_s=request.state.timeout_s
+        )
+    except HopelessError:
+        return Report()
+    finally:
+        scenes.close()
+
+
+def _bypass(request: Request) -> bool:
+    return "no-cache" in request.headers.get("cache-control", "").lower()
+
+
+def _check(options: RequestOptions, wanted: Format, sources: int) -> None:
+    """Refuses options that do not go together."""
+    if options.stride is not None and options.fit != "grid":
+        raise RequestError("bad-parameter", f"stride is {options.stride} and fit is not grid; expected fit=grid")
+    if wanted.startswith("geotiff") and (options.fit != "grid" or sources != 1):
+        came = f"{sources} files" if options.fit == "grid" else "no fit=grid"
+        raise RequestError(
+            "bad-parameter", f"format={wanted} came with {came}; expected one scene and fit=grid"
+        )
+
+
+def _check_windows(count: int, wanted: Format, settings: Settings) -> None:
+    if count > settings.max_windows:
+        raise RequestError(
+            "too-large",
+            f"{count:,} windows came; expected at most {settings.max_windows:,} (LANDMOE_MAX_WINDOWS): send a "
+            "larger stride, or parts of the scene",
+        )
+    if wanted in ("json", "base64", "geojson") and count > settings.max_json_items:
+        raise RequestError(
+            "too-large",
+            f"{count:,} windows came; at most {settings.max_json_items:,} are answered as {wanted} "
+            "(LANDMOE_MAX_JSON_ITEMS): send format=parquet, which takes them all",
+        )

@@ -1,0 +1,223 @@
+"""What an answer says of a tile beside its embedding: when, where, and what to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import metadata, tiles
+from model.bundle import Bundle
+from model.metadata import Acquisition, MetadataError
+from model.tile_errors import TileWarning
+from service import geotiff, quality
+from service.cache import tile_hash
+from service.files import Source
+from service.parameters import TileParameters
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedTile:
+    """What is known of a tile without its pixels.
+
+    `hash` is of everything that the network sees; `fields` are those of the answer's item that do not depend
+    on the network.
+    """
+
+    hash: bytes
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTile(DescribedTile):
+    """A tile ready for the engine: `dn` is uint16 (7, 40, 40), filled; `encoding` is float32 (4, 2)."""
+
+    dn: NDArray[np.uint16]
+    encoding: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that is used, and whose it is: `request`, `file` or `missing`."""
+
+    lat: float | None
+    lon: float | None
+    source: str
+
+
+class Said:
+    """What the request says of a source, checked before its pixels are read.
+
+    Raises:
+        MetadataError: a datetime or place that is none.
+    """
+
+    def __init__(self, source: Source, parameters: TileParameters, bundle: Bundle) -> None:
+        self.source, self.parameters, self.bundle = source, parameters, bundle
+        self.acquisition = metadata.parse_datetime(parameters.datetime) if parameters.datetime else None
+        metadata.check_position(parameters.lat, parameters.lon)
+
+    def of(self, header: geotiff.Header, acquired: Acquisition | None, units: str) -> Description:
+        """The description of the tiles of the source.
+
+        Args:
+            header: of the raster.
+            acquired: when, as a delivery's MTL says.
+            units: of the values.
+        """
+        description = Description(self, header, units)
+        description.acquisition, description.datetime_source = _when(
+            self.acquisition, acquired, self.parameters, header, description.warnings
+        )
+        return description
+
+
+@dataclass
+class Description:
+    """What the tiles of one raster have in common; `warnings` are those of all of them."""
+
+    said: Said
+    header: geotiff.Header
+    units: str
+    acquisition: Acquisition | None = None
+    datetime_source: str = "missing"
+    warnings: list[TileWarning] = field(default_factory=list)
+
+    def tile(
+        self,
+        tile: tiles.Tile,
+        place: Place,
+        flags: NDArray[np.uint16] | None,
+        identity: dict[str, Any] | None = None,
+    ) -> PreparedTile:
+        """A tile ready for the engine.
+
+        Args:
+            tile: cut out of the raster.
+            place: of it.
+            flags: QA_PIXEL of its pixels, if it came.
+            identity: fields of a window in a grid: id, row, col, window.
+        """
+        bundle, acquisition = self.said.bundle, self.acquisition
+        rules = bundle.preprocessing
+        encoding = metadata.encode(acquisition, place.lat, place.lon, hour_convention=rules.hour_convention)
+        sources = {
+            "datetime": self.datetime_source,
+            "hour": self.datetime_source if acquisition is not None and acquisition.has_hour else "missing",
+            "location": place.source,
+        }
+        warnings = [*self.warnings, *tiles.check_valid(tile.valid)]
+        judged: dict[str, Any] = {}
+        if flags is not None:
+            cloudy = quality.cloud_fraction(flags)
+            warnings += quality.warning(cloudy)
+            judged = {"cloud_fraction": cloudy, "quality": quality.shares(flags)}
+        warnings += _of_bundle(bundle, sources)
+        filled = tiles.fill(tile.dn, tile.valid, rules.nodata_fill, rules.mean)
+        fields = {
+            "id": self.said.parameters.id,
+            "source": self.said.source.source,
+            "datetime": acquisition.text if acquisition is not None else None,
+            "lat": place.lat,
+            "lon": place.lon,
+            "metadata_source": sources,
+            "footprint": self.header.footprint(tile.window),
+            "crs": self.header.crs,
+            "units": self.units,
+            "valid_fraction": tile.valid_fraction,
+            **judged,
+            **(identity or {}),
+            "warnings": [{"code": w.code, "message": w.message} for w in warnings],
+        }
+        return PreparedTile(tile_hash(filled, encoding), fields, filled, encoding)
+
+
+def _of_bundle(bundle: Bundle, sources: dict[str, str]) -> list[TileWarning]:
+    warnings = []
+    if not bundle.preprocessing.missing_metadata_trained and "missing" in sources.values():
+        missing = ", ".join(name for name, source in sources.items() if source == "missing")
+        warnings.append(
+            TileWarning(
+                "missing-metadata-untrained",
+                f"{missing} missing; this model was not trained with missing metadata",
+            )
+        )
+    if not bundle.trained:
+        warnings.append(
+            TileWarning(
+                "untrained-model", "this bundle's weights are random; its embeddings carry no meaning"
+            )
+        )
+    return warnings
+
+
+def _when(
+    given: Acquisition | None,
+    acquired: Acquisition | None,
+    parameters: TileParameters,
+    raster: geotiff.Header,
+    warnings: list[TileWarning],
+) -> tuple[Acquisition | None, str]:
+    """The acquisition time that is used, and whose it is."""
+    source = parameters.datetime_source
+    if source != "request" and given is not None:
+        warnings.append(
+            TileWarning("unused-parameter", f"datetime is not used, since datetime_source is {source!r}")
+        )
+    if source == "request" and given is not None:
+        if given.assumed_utc:
+            warnings.append(
+                TileWarning(
+                    "assumed-utc", f"datetime {parameters.datetime!r} has no zone and was taken as UTC"
+                )
+            )
+        return given, "request"
+    if source == "request" and acquired is not None:
+        return acquired, "file"
+    if source == "tag":
+        if raster.tag_datetime is None:
+            warnings.append(TileWarning("missing-datetime-tag", "the file has no TIFFTAG_DATETIME"))
+            return None, "missing"
+        try:
+            return metadata.parse_tiff_datetime(raster.tag_datetime), "tag"
+        except MetadataError as error:
+            warnings.append(TileWarning("unreadable-datetime-tag", str(error)))
+    return None, "missing"
+
+
+def where(parameters: TileParameters, raster: geotiff.Header, warnings: list[TileWarning]) -> Place:
+    """The place that is used, and whose it is."""
+    source, lat, lon = parameters.location_source, parameters.lat, parameters.lon
+    if lat is not None and lon is not None:
+        if source in ("auto", "request"):
+            warnings += _far_from_file(lat, lon, raster)
+            return Place(lat, lon, "request")
+        warnings.append(
+            TileWarning("unused-parameter", f"lat and lon are not used, since location_source is {source!r}")
+        )
+    if source in ("auto", "file"):
+        center = raster.center
+        if center is not None:
+            return Place(*center, "file")
+        if source == "file":
+            warnings.append(TileWarning("missing-georeferencing", "the file does not say where it is"))
+    return Place(None, None, "missing")
+
+
+def _far_from_file(lat: float, lon: float, raster: geotiff.Header) -> list[TileWarning]:
+    """A given place that is not where the georeferencing says: one of the two is another tile's."""
+    if raster.place is None:
+        return []
+    distance = raster.place.distance_m(raster.whole, lat, lon)
+    size = max(raster.width, raster.height) * (raster.gsd_m or tiles.GSD)
+    if distance is None or distance <= size:
+        return []
+    return [
+        TileWarning(
+            "far-from-file",
+            f"lat and lon lie {distance / 1000:,.1f} km from the file's centre, further than its size; "
+            "they were used",
+        )
+    ]

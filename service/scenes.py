@@ -1,0 +1,189 @@
+"""The scenes of a request: opened, admitted once, and computed window by window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+
+from model.bundle import Bundle
+from service import deadline
+from service.batcher import Batcher
+from service.describe import PreparedTile
+from service.errors import TILE_ERRORS, DeadlineError, RequestError
+from service.files import Source
+from service.formats.raster import Grid
+from service.geotiff import Limits
+from service.grid import SceneGrid, Window
+from service.outcomes import Outcome
+from service.parameters import Pooling, RequestOptions, TileParameters
+from service.results import Embedded, Report, Results
+from service.settings import Settings
+
+_CHUNKS = 2  # of windows under way: one is being computed while the next is read
+
+Take = Callable[[list[Outcome]], Awaitable[None]]
+_Chunk = tuple[list[Window], "asyncio.Task[list[Embedded | Exception]]"]
+
+
+class Scenes:
+    """The opened scenes of one request; `close` lets their files go.
+
+    Args:
+        grids: for each source its windows, or what is wrong with it.
+        batcher: asked once for admission.
+        results: of prepared windows.
+        threads: that read.
+        settings: how many windows may be under way, and how long a chunk may take.
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[SceneGrid | Exception],
+        batcher: Batcher,
+        results: Results,
+        threads: Executor,
+        settings: Settings,
+    ) -> None:
+        self._grids = grids
+        self._batcher = batcher
+        self._results = results
+        self._threads = threads
+        self._settings = settings
+
+    @property
+    def windows(self) -> int:
+        """Windows of all scenes, empty ones included."""
+        return sum(len(grid) for grid in self._grids if isinstance(grid, SceneGrid))
+
+    @property
+    def shape(self) -> Grid | None:
+        """The windows of the only scene as a raster."""
+        if len(self._grids) == 1 and isinstance(grid := self._grids[0], SceneGrid):
+            return Grid(grid.rows, grid.cols, grid.stride, grid.place)
+        return None
+
+    async def embed(
+        self, pooling: Pooling, take: Take, *, bypass: bool, timeout_s: float | None
+    ) -> Report:
+        """Computes all windows in their order.
+
+        Args:
+            pooling: the network's output that is wanted.
+            take: given the outcomes as they come.
+            bypass: neither read nor write the cache.
+            timeout_s: what the client allows from one chunk of windows to the next.
+
+        Raises:
+            OverloadedError, UnavailableError: not let in; once it is, a scene is never refused.
+            DeadlineError: no progress within the time allowed.
+        """
+        report = Report(cache="bypass" if bypass else "hit")
+        size = max(1, self._settings.max_inflight_windows // _CHUNKS)
+        limit_s = deadline.timeout_s(timeout_s, size, self._settings)
+        with self._batcher.admit(max(1, min(self.windows, size * _CHUNKS))):
+            for index, grid in enumerate(self._grids):
+                if isinstance(grid, Exception):
+                    await take([Outcome(index, grid)])
+                else:
+                    await self._scene(grid, pooling, take, report, size, limit_s, bypass=bypass)
+        return report
+
+    async def _scene(
+        self,
+        grid: SceneGrid,
+        pooling: Pooling,
+        take: Take,
+        report: Report,
+        size: int,
+        limit_s: float,
+        *,
+        bypass: bool,
+    ) -> None:
+        under_way: deque[_Chunk] = deque()
+        try:
+            while True:
+                windows: list[Window] = []
+                failure: Exception | None = None
+                try:
+                    windows = await self._read(grid, size, report, limit_s)
+                except TILE_ERRORS as error:
+                    failure = error
+                if windows:
+                    good = [tile for _, tile in windows if isinstance(tile, PreparedTile)]
+                    work = self._results.of(good, pooling, report, bypass=bypass)
+                    under_way.append((windows, asyncio.create_task(work)))
+                while under_way and (not windows or len(under_way) >= _CHUNKS):
+                    await take(await _finished(grid.index, *under_way[0], limit_s))
+                    under_way.popleft()
+                if failure is not None:
+                    await take([Outcome(grid.index, failure)])
+                if not windows:
+                    return
+        finally:
+            for _, task in under_way:
+                task.cancel()
+
+    async def _read(self, grid: SceneGrid, size: int, report: Report, limit_s: float) -> list[Window]:
+        start = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await loop.run_in_executor(self._threads, grid.take, size)
+        except TimeoutError as error:
+            raise DeadlineError(limit_s) from error
+        finally:
+            report.note("decode", time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Lets the files go; a thread that still reads finishes first."""
+        for grid in self._grids:
+            if isinstance(grid, SceneGrid):
+                self._threads.submit(grid.close)
+
+
+async def open_scenes(
+    sources: Sequence[Source],
+    parameters: Sequence[TileParameters | RequestError],
+    options: RequestOptions,
+    bundle: Bundle,
+    limits: Limits,
+    threads: Executor,
+) -> list[SceneGrid | Exception]:
+    """Opens files and looks at their headers; each fails alone."""
+    loop = asyncio.get_running_loop()
+    opened = await asyncio.gather(
+        *(
+            _given(said)
+            if isinstance(said, RequestError)
+            else loop.run_in_executor(threads, SceneGrid, index, source, said, options, bundle, limits)
+            for index, (source, said) in enumerate(zip(sources, parameters, strict=True))
+        ),
+        return_exceptions=True,
+    )
+    grids: list[SceneGrid | Exception] = []
+    for found in opened:
+        if isinstance(found, BaseException) and not isinstance(found, TILE_ERRORS):
+            raise found  # not the file's fault
+        grids.append(found)  # type: ignore[arg-type]  # every BaseException left is one of TILE_ERRORS
+    return grids
+
+
+async def _given(error: RequestError) -> RequestError:
+    return error
+
+
+async def _finished(
+    index: int, windows: list[Window], task: asyncio.Task[list[Embedded | Exception]], limit_s: float
+) -> list[Outcome]:
+    try:
+        async with asyncio.timeout(limit_s):
+            results = iter(await task)
+    except TimeoutError as error:
+        raise DeadlineError(limit_s) from error
+    return [
+        Outcome(index, next(results) if isinstance(tile, PreparedTile) else tile, grid.row, grid.col)
+        for grid, tile in windows
+    ]
