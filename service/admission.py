@@ -10,10 +10,16 @@ from types import TracebackType
 
 from service.errors import OverloadedError
 
-# Weight of the latest batch in the measured throughput: follows a change of load within about ten batches.
-_SMOOTHING = 0.2
-_MAX_RETRY_AFTER_S = 60
+# How much of what was measured before still counts after a batch: a change of load shows within ten batches.
+_MEMORY = 0.9
 _FIRST_GUESS_TILES_PER_S = 100  # until a batch was measured: what two ordinary cores give
+_MAX_RETRY_AFTER_S = 60
+# How long the line of the refused may be, in full queues. If they do not return, others wait in vain behind
+# them: so not without end.
+_MAX_LINE = 4
+# A request that must wait for longer than this share of the time it has would likely not be answered in it;
+# what the engine does for it is then lost.
+_LONGEST_WAIT = 0.5
 
 
 # The admission of the request that is being worked on: what its work submits, by whatever way, was let in.
@@ -50,21 +56,36 @@ class Gate:
     """Counts the tiles inside: those being prepared (`reserved`) and those in the queue.
 
     Args:
-        capacity: tiles inside at a time.
+        queue_size: tiles inside at most, however fast the engine is.
+        timeout_s: what requests have to be answered; bounds the tiles inside where the engine is slow.
         waiting: tells the tiles in the queue.
     """
 
-    def __init__(self, capacity: int, waiting: Callable[[], int]) -> None:
-        self._capacity = capacity
+    def __init__(self, queue_size: int, timeout_s: float, waiting: Callable[[], int]) -> None:
+        self._queue_size = queue_size
+        self._timeout_s = timeout_s
         self._waiting = waiting
         self.reserved = 0
-        self._tiles_per_s = 0.0
-        self._promised_until = 0.0
+        self._tiles = 0.0  # computed, and in how many seconds: both fade
+        self._seconds = 0.0
+        self._last_done = 0.0
+        self._busy = False
+        self._line_until = 0.0
+
+    @property
+    def inside(self) -> int:
+        """Tiles being prepared or waiting."""
+        return self.reserved + self._waiting()
 
     @property
     def tiles_per_s(self) -> float:
-        """The measured throughput."""
-        return self._tiles_per_s or _FIRST_GUESS_TILES_PER_S
+        """The measured throughput while there was something to be done."""
+        return self._tiles / self._seconds if self._seconds else _FIRST_GUESS_TILES_PER_S
+
+    @property
+    def capacity(self) -> int:
+        """Tiles that may be inside now."""
+        return min(self._queue_size, max(1, int(self.tiles_per_s * self._timeout_s * _LONGEST_WAIT)))
 
     def admit(self, tiles: int) -> Admission:
         """Lets a request in.
@@ -78,27 +99,30 @@ class Gate:
 
     def check(self, tiles: int) -> None:
         """Raises OverloadedError unless there is room for so many tiles now."""
-        inside = self.reserved + self._waiting()
+        inside, capacity = self.inside, self.capacity
         # An idle service takes a request of any allowed size: there is nothing to wait for.
-        if inside and inside + tiles > self._capacity:
+        if inside and inside + tiles > capacity:
             raise OverloadedError(
-                f"{tiles} tiles came, {inside} are waiting and at most {self._capacity} may wait",
-                self._retry_after_s(inside, tiles),
+                f"{tiles} tiles came, {inside} are waiting and at most {capacity} may wait",
+                self._retry_after_s(inside + tiles - capacity, tiles),
             )
 
-    def measure(self, tiles_per_s: float) -> None:
-        """Takes notice of how fast a batch was."""
-        self._tiles_per_s += (tiles_per_s - self._tiles_per_s) * (_SMOOTHING if self._tiles_per_s else 1)
+    def measure(self, tiles: int, elapsed_s: float) -> None:
+        """Takes notice of a batch that is done, and of how long it took."""
+        now = time.monotonic()
+        # While there is something to be done, the time between batches counts, whatever it was spent on.
+        self._tiles = self._tiles * _MEMORY + tiles
+        self._seconds = self._seconds * _MEMORY + (now - self._last_done if self._busy else elapsed_s)
+        self._last_done, self._busy = now, self.inside > 0
 
-    def _retry_after_s(self, inside: int, tiles: int) -> int:
+    def _retry_after_s(self, excess: int, tiles: int) -> int:
         """Whole seconds until there should be room.
 
-        Everyone who is refused at one moment must not be sent away to one and the same moment. So the refused
-        stand in a line of their own, by the time each was told, no longer than the queue itself is: if they
-        do not return, those told later wait too long by no more than that.
+        Everyone who is refused at one moment must not be sent away to one and the same moment: only the first
+        would find room. So the refused stand in a line, and each is told when its turn is.
         """
         now, rate = time.monotonic(), self.tiles_per_s
-        room_at = now + max(0, inside + tiles - self._capacity) / rate
-        turn_at = min(max(room_at, self._promised_until), room_at + self._capacity / rate)
-        self._promised_until = turn_at + tiles / rate
+        room_at = now + excess / rate
+        turn_at = min(max(room_at, self._line_until), room_at + _MAX_LINE * self.capacity / rate)
+        self._line_until = turn_at + tiles / rate
         return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(turn_at - now)))

@@ -47,6 +47,7 @@ class Batcher:
         max_batch_size: tiles.
         queue_size: tiles that may be inside; a request that does not fit is refused as a whole.
         max_queue_delay_s: how long a batch that is not full waits for more.
+        timeout_s: what requests have to be answered; with a slow engine, fewer tiles are let in.
         engine_timeout_s: after which a batch that has not come back is given up.
     """
 
@@ -57,14 +58,15 @@ class Batcher:
         max_batch_size: int,
         queue_size: int,
         max_queue_delay_s: float = 0,
-        engine_timeout_s: float = 60,
+        timeout_s: float = 30,
+        engine_timeout_s: float = 20,
     ) -> None:
         self._engine = engine
         self.max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._engine_timeout_s = engine_timeout_s
         self._queue = TileQueue()
-        self._gate = Gate(queue_size, lambda: len(self._queue))
+        self._gate = Gate(queue_size, timeout_s, lambda: len(self._queue))
         # A run that has all threads to itself is worth it while each tile gets several of them.
         self._max_alone = max(1, engine.concurrency // 4)
         self._workers: list[EngineWorker] = []
@@ -244,7 +246,7 @@ class Batcher:
         self._failures = 0
         self._idle.append(worker)
         elapsed = time.perf_counter() - started
-        self._gate.measure(len(batch) / max(elapsed, 1e-6) * (1 if alone else len(self._workers)))
+        self._gate.measure(len(batch), elapsed)
         metrics.BATCH_SIZE.observe(len(batch))
         metrics.STAGES["inference"].observe(elapsed)
         for tile, values in zip(batch, results, strict=True):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
@@ -24,14 +25,17 @@ class ServerProcess:
 
     Args:
         options: of the command line.
+        command: another than `landmoe serve`.
         environment: on top of this process's.
     """
 
-    def __init__(self, *options: str, **environment: str) -> None:
+    def __init__(
+        self, *options: str, command: Sequence[str | Path] | None = None, **environment: str
+    ) -> None:
         self.lines: list[dict[str, object]] = []
         self._fresh: Queue[dict[str, object] | None] = Queue()
         self.process = subprocess.Popen(
-            [LANDMOE, "serve", "--port", "0", *options],
+            [*(command or (LANDMOE, "serve", "--port", "0")), *options],
             env={**os.environ, "LANDMOE_ENGINE_THREADS": "1", "LANDMOE_LOG_FORMAT": "json", **environment},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,66 @@
+"""`landmoe serve` with an engine that can be hurt: SIGUSR1 kills one of its workers, SIGUSR2 makes one hang.
+
+Run as `python -m tests.service.faulty_server`; LANDMOE_ variables set everything, the port is any free one.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import server, settings
+from service.engine import OnnxEngine, make_engine
+
+RESTART_S = 0.3  # takes long enough to be seen
+
+
+class FaultyEngine:
+    """The real engine, with faults."""
+
+    def __init__(self, engine: OnnxEngine) -> None:
+        self._engine = engine
+        self.bundle, self.precision, self.provider = engine.bundle, engine.precision, engine.provider
+        self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
+        self.kill = self.hang = False
+
+    def run(
+        self,
+        dn: NDArray[np.uint16],
+        metadata: NDArray[np.float32],
+        outputs: Sequence[str],
+        *,
+        alone: bool = False,
+    ) -> dict[str, NDArray[np.float32]]:
+        if self.kill:
+            self.kill = False
+            raise SystemExit
+        if self.hang:
+            self.hang = False
+            threading.Event().wait()
+        return self._engine.run(dn, metadata, outputs, alone=alone)
+
+    def restart(self) -> None:
+        time.sleep(RESTART_S)
+        self._engine.restart()
+
+
+def main() -> None:
+    chosen = settings.load()
+
+    def faulty(given: settings.Settings) -> FaultyEngine:
+        engine = FaultyEngine(make_engine(given))
+        signal.signal(signal.SIGUSR1, lambda *_: setattr(engine, "kill", True))
+        signal.signal(signal.SIGUSR2, lambda *_: setattr(engine, "hang", True))
+        return engine
+
+    server.make_engine = faulty  # type: ignore[assignment]  # where the command has the real one
+    server.serve(chosen, server.bind("127.0.0.1", 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""What happens to requests under load when a worker dies, clients leave, the server is stopped or flooded.
+
+Real server processes with the real engine. Each test prints its account: sent, answered, refused, lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import load, sample
+from service.load import Account, Shot, closed_loop, for_seconds, open_loop, shots
+from tests.service.server_process import ServerProcess
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+NO_CACHE = ("Cache-Control: no-cache",)
+TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
+FAULTY = (sys.executable, "-m", "tests.service.faulty_server")
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    return [sample.make(seed) for seed in range(64)]
+
+
+@pytest.fixture(scope="module")
+def singles(files: list[bytes]) -> list[Shot]:
+    return shots("/embed", files, headers=NO_CACHE)
+
+
+@pytest.fixture(scope="module")
+def forms(files: list[bytes]) -> list[Shot]:
+    return shots("/embed", files, tiles=32, headers=NO_CACHE)
+
+
+def told(name: str, account: Account, **more: object) -> None:
+    print(f"\n{name}: {json.dumps({**account.summary(), **more})}")
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    )
+
+
+@contextmanager
+def watched(server: ServerProcess) -> Iterator[list[int]]:
+    """The statuses that /readyz goes through meanwhile, repetitions left out."""
+    seen: list[int] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        with httpx.Client() as client:
+            while not stop.wait(0.01):
+                status = client.get(f"{server.url}/readyz").status_code
+                if seen[-1:] != [status]:
+                    seen.append(status)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield seen
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGUSR1, "died of SystemExit"), (signal.SIGUSR2, "given up as hung")]
+)
+def test_an_engine_worker_that_dies_or_hangs_costs_no_request(
+    singles: list[Shot], files: list[bytes], number: signal.Signals, reason: str
+) -> None:
+    environment = {"LANDMOE_ENGINE_THREADS": "2", "LANDMOE_ENGINE_TIMEOUT_S": "1.5"}
+    with ServerProcess(command=FAULTY, **environment) as server:
+
+        def fresh() -> np.ndarray:
+            params = {"format": "npy", "pooling": "tokens"}
+            answer = httpx.post(f"{server.url}/embed", content=files[0], params=params, headers=TIFF)
+            return np.frombuffer(answer.raise_for_status().content, np.uint8)
+
+        before = fresh()
+        hurt = threading.Timer(1, server.process.send_signal, (number,))
+        with watched(server) as statuses:
+            hurt.start()
+            account = asyncio.run(closed_loop(server.url, singles, connections=8, until=for_seconds(4)))
+            crowded = fresh()
+        told(f"engine worker {reason}", account, readyz=statuses)
+        assert account.lost == account.refused == account.failed == 0
+        assert account.answered == account.sent > 0
+        assert statuses == [200, 503, 200]
+        assert metric(server, "landmoe_engine_restarts_total") == 1
+        assert reason in str(server.wait_for("engine failed")["reason"])
+        # Of a restarted engine, alone or in company, the answer is the same to the last bit.
+        assert np.array_equal(before, crowded)
+        assert server.stop() == 0
+
+
+def test_what_a_client_left_behind_is_not_computed(files: list[bytes], singles: list[Shot]) -> None:
+    [large] = shots("/embed", files, tiles=64, headers=NO_CACHE)
+    with ServerProcess(LANDMOE_DECODE_THREADS="2") as server:
+
+        async def leave() -> Account:
+            gone = Account()
+            for wait in (0.0, 0.02, 0.5, 0.6, 0.7, 0.8):  # mid-upload, while decoded, while waiting
+                _, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+                part = large.content if wait else large.content[: len(large.content) // 2]
+                writer.write(part)
+                await writer.drain()
+                gone.sent += 1
+                await asyncio.sleep(wait)
+                writer.close()
+            return gone
+
+        gone = asyncio.run(leave())
+        for _ in range(gone.sent):
+            line = server.wait_for("request")
+            while line["outcome"] != "disconnected":
+                line = server.wait_for("request")
+        computed = metric(server, "landmoe_batch_size_tiles_sum")
+        dropped = metric(server, "landmoe_dropped_tiles_total")
+        account = asyncio.run(closed_loop(server.url, singles, connections=2, until=lambda a: a.sent >= 20))
+        told("clients that left", account, left=gone.sent, tiles_computed=computed, tiles_dropped=dropped)
+        assert dropped > 0
+        assert computed < 64 * gone.sent / 2
+        assert account.answered == account.sent
+        assert account.lost == 0
+        assert metric(server, "landmoe_requests_in_flight") == 1  # the one that asks
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_nothing_that_was_taken_is_lost_when_told_to_stop(singles: list[Shot], workers: str) -> None:
+    options = {"LANDMOE_SHUTDOWN_DELAY_S": "0.3"}
+    with ServerProcess("--workers", workers, **options) as server:
+        stopped: list[int] = []
+
+        async def main() -> Account:
+            running = asyncio.create_task(
+                closed_loop(server.url, singles, connections=8, until=lambda a: bool(stopped) or a.unsent > 8)
+            )
+            await asyncio.sleep(1)
+            stopped.append(await asyncio.to_thread(server.stop))
+            return await running
+
+        account = asyncio.run(main())
+    served = [line for line in server.lines if line["event"] == "request" and line.get("path") == "/embed"]
+    outcomes = {str(line["outcome"]) for line in served}
+    told(f"SIGTERM with {workers} workers", account, served=len(served), exit_status=stopped[0])
+    assert stopped == [0]
+    assert outcomes == {"ok"}
+    # A connection that nobody has taken yet is closed unheard; whoever was heard was answered.
+    assert account.answered == len(served)
+    assert account.sent == account.answered + account.lost
+    assert account.lost <= 1
+    assert account.answered > 20
+
+
+def test_a_second_signal_stops_at_once(files: list[bytes]) -> None:
+    [large] = shots("/embed", files, tiles=64, headers=NO_CACHE)
+    for workers in ("1", "2"):
+        with ServerProcess("--workers", workers) as server:
+
+            async def main(server: ServerProcess = server) -> float:
+                load_ = asyncio.create_task(
+                    closed_loop(server.url, [large], connections=16, until=lambda a: a.sent >= 16)
+                )
+                await asyncio.sleep(0.7)
+                server.process.terminate()
+                await asyncio.sleep(0.7)
+                assert server.process.poll() is None  # still at work
+                server.process.terminate()
+                start = time.monotonic()
+                status = await asyncio.to_thread(server.process.wait, 10)
+                assert status != 0
+                await load_
+                return time.monotonic() - start
+
+            assert asyncio.run(main()) < 2
+
+
+def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind(singles: list[Shot]) -> None:
+    with ServerProcess("--workers", "2") as server:
+        supervisor = psutil.Process(server.process.pid)
+
+        def workers() -> list[psutil.Process]:
+            return [p for p in supervisor.children() if "spawn_main" in " ".join(p.cmdline())]
+
+        first = workers()
+        assert len(first) == 2
+        threading.Timer(0.5, first[0].kill).start()
+        account = asyncio.run(closed_loop(server.url, singles, connections=4, until=for_seconds(3)))
+        while len(workers()) < 2:
+            time.sleep(0.05)
+        again = asyncio.run(closed_loop(server.url, singles, connections=4, until=for_seconds(1)))
+        told("worker process killed", account, lost_with_the_process=account.lost, afterwards=again.summary())
+        assert account.failed == account.refused == 0
+        assert account.lost <= 4  # what it was working on, one request of each connection
+        assert again.answered == again.sent > 0
+        orphans = workers()
+        server.process.kill()
+        _, alive = psutil.wait_procs(orphans, timeout=10)
+        assert not alive
+
+
+def test_retry_after_proves_right(files: list[bytes]) -> None:
+    """Of clients that all come at once, those sent away get in when they were told to come back."""
+    requests = shots("/embed", files, tiles=8, headers=NO_CACHE)
+    with ServerProcess(LANDMOE_QUEUE_SIZE="64") as server:
+        account = Account()
+        returns: list[int] = []
+
+        async def client(n: int) -> None:
+            shot, connection = requests[n % len(requests)], load.Connection(server.url)
+            for attempt in range(20):
+                answer = await connection.send(shot, account)
+                assert answer is not None
+                if answer.status == 200:
+                    returns.append(attempt)
+                    break
+                await asyncio.sleep(int(answer.headers["retry-after"]))
+            connection.close()
+
+        async def main() -> None:
+            await closed_loop(server.url, requests, connections=2, until=lambda a: a.sent >= 6)  # measures
+            await asyncio.gather(*(client(n) for n in range(32)))
+
+        asyncio.run(main())
+        first = sum(attempt <= 1 for attempt in returns) / len(returns)
+        told("Retry-After honoured", account, let_in_when_told=round(first, 3), most_returns=max(returns))
+        assert account.answered == len(returns) == 32
+        assert account.failed == account.lost == 0
+        assert account.refused > 10
+        assert first >= 0.8
+        assert server.stop() == 0
+
+
+def test_ten_times_the_load_does_not_reduce_what_is_answered(forms: list[Shot]) -> None:
+    with ServerProcess(LANDMOE_QUEUE_SIZE="256") as server:
+        process = psutil.Process(server.process.pid)
+
+        async def main() -> tuple[Account, Account, Account, int, int]:
+            await closed_loop(server.url, forms, connections=2, until=for_seconds(1))  # warms up
+            before = await closed_loop(server.url, forms, connections=4, until=for_seconds(4))
+            resident = process.memory_info().rss
+            rate = 10 * before.requests_per_s
+            flood = await open_loop(server.url, forms, per_s=rate, duration_s=20)
+            grown = process.memory_info().rss - resident
+            after = await closed_loop(server.url, forms, connections=4, until=for_seconds(4))
+            return before, flood, after, resident, grown
+
+        before, flood, after, resident, grown = asyncio.run(main())
+        for name, account in (("1x before", before), ("10x", flood), ("1x after", after)):
+            told(name, account)
+        # The flood lasts until the queue is empty again: all that time tiles were there to be computed.
+        goodput = flood.tiles / flood.wall_s
+        at_1x = (before.tiles + after.tiles) / (before.wall_s + after.wall_s)
+        print(f"goodput {goodput / at_1x:.2f} of 1x; {resident / 1e6:.0f} MB, then {grown / 1e6:+.0f} MB")
+        assert before.failed == before.refused == after.failed == 0
+        assert flood.lost == flood.failed == flood.unsent == 0
+        assert flood.sent == flood.answered + flood.refused
+        assert flood.refused > flood.sent / 2
+        assert min(flood.retry_after_s) >= 1
+        assert goodput >= 0.85 * at_1x
+        assert float(np.percentile(flood.refusals, 99)) < 0.1
+        assert grown < 300e6
+        assert server.stop() == 0
