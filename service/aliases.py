@@ -21,12 +21,12 @@ from model.bundle import Bundle
 from model.config import PREPROCESSING_VERSION
 from service.cache import Cache
 from service.errors import RequestError
+from service.files import File, Source
 from service.geotiff import Limits
 from service.json_text import dumps
 from service.parameters import TileParameters
 from service.prepare import DescribedTile
 from service.schemas import Item
-from service.files import File, Source
 
 _FORMAT_VERSION = 1
 _INLINE_BYTES = 131_072  # hashing this much takes 0.1 ms, about what handing it to a thread does
@@ -101,8 +101,10 @@ class Aliases:
         loop = asyncio.get_running_loop()
         keys: dict[int, bytes] = {}
         for i, (file, given) in enumerate(zip(files, parameters, strict=True)):
-            if isinstance(given, RequestError) or not isinstance(file, File) or not isinstance(file.data, bytes):
-                continue  # large ones lie on disk
+            if isinstance(given, RequestError) or not (
+                isinstance(file, File) and isinstance(file.data, bytes)  # large ones lie on disk
+            ):
+                continue
             state = prefix.copy()
             state.update(dumps([given.model_dump(exclude={"id"}), file.source]))
             if len(file.data) <= _INLINE_BYTES:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from service import formats, metrics
-from service.errors import PROBLEMS, RequestError, code_of, problem, problem_response
+from service.errors import PROBLEMS, code_of, problem, problem_response
 from service.formats import Head, Item, Writer
 from service.formats.npy import NpyWriter
 from service.formats.raster import Grid, RasterWriter
@@ -142,7 +142,7 @@ def _writer(format: Format, file: SpoolFile, head: Head, grid: Grid | None) -> W
         case "json" | "base64":
             return JsonWriter(file, head, as_base64=format == "base64")
         case "ndjson":
-            return NdjsonWriter(file, head)
+            return NdjsonWriter(file)
         case "geojson":
             return GeojsonWriter(file, head)
         case "npy":

@@ -119,15 +119,15 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
     if missing:
         raise RequestError(
             "wrong-band-count",
-            f"the delivery lacks the parts {', '.join(missing)}; expected all of {', '.join(BANDS)}, and if you "
-            f"have them {QA_PART} and {MTL_PART}",
+            f"the delivery lacks the parts {', '.join(missing)}; expected all of {', '.join(BANDS)}, and "
+            f"{QA_PART} and {MTL_PART} if you have them",
         )
-    name = delivered[BANDS[0]].source
+    first = delivered[BANDS[0]].source
     return [
         Delivery(
             tuple(delivered[band] for band in BANDS),
             delivered.get(QA_PART),
             mtl,
-            _BAND_SUFFIX.sub("", name) if name else None,
+            _BAND_SUFFIX.sub("", first) if first else None,
         )
     ]

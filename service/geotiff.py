@@ -75,8 +75,8 @@ class Limits:
 class Header:
     """What a file says of its pixels.
 
-    `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not). `nodata`
-    is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
+    `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
+    `nodata` is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
     """
 
     count: int

@@ -161,7 +161,7 @@ class SceneGrid:
             description.warnings.append(
                 TileWarning(
                     "unused-parameter",
-                    "lat and lon are not used, since every window of a georeferenced scene has its own place; "
+                    "lat and lon are not used: every window of a georeferenced scene has its own place; "
                     "location_source=request uses them",
                 )
             )
@@ -211,7 +211,8 @@ class SceneGrid:
             pixels = parts[0]
         else:
             pixels = np.concatenate([part.reshape(len(part), 1, -1) for part in parts], axis=2)
-        return pixels, ~tiles.find_missing(pixels, self._raster.header.nodata).any(axis=0)
+        valid = np.logical_not(tiles.find_missing(pixels, self._raster.header.nodata).any(axis=0))
+        return pixels, np.asarray(valid)
 
 
 class _Strip:
@@ -266,7 +267,7 @@ def _piece_rows(raster: OpenRaster, limits: Limits) -> int:
         raise GeotiffError(
             "too-large",
             f"a strip of {rows} rows ({header.width} px wide, in strips or tiles of {block} rows) takes "
-            f"{size:,} bytes; expected at most {limits.max_strip_bytes:,}. Tiles of 256 x 256 px are read best",
+            f"{size:,} bytes; expected at most {limits.max_strip_bytes:,}. Best are tiles of 256 x 256",
         )
     return rows
 
@@ -284,4 +285,3 @@ def _patches(raster: OpenRaster) -> list[tuple[int, int, int, int]]:
         for row in starts(header.height, raster.block_rows)
         for col in starts(header.width, raster.block_cols)
     ]
-

@@ -78,8 +78,8 @@ def check_sensor(mtl: Mtl | None, name: str | None) -> None:
         came = f"MTL says {mtl.spacecraft}, {sensor}" if mtl and sensor else f"the files are named {name!r}"
         raise TileError(
             "missing-coastal",
-            f"{came[:200]}. TM and ETM+ (Landsat 4 to 7) have no coastal band, and their order differs: their "
-            "SR_B1 is blue; expected OLI (Landsat 8 and 9), which the model was trained on",
+            f"{came[:200]}. TM and ETM+ (Landsat 4 to 7) have no coastal band, and their order differs: "
+            "their SR_B1 is blue; expected OLI (Landsat 8 and 9), which the model was trained on",
         )
     if sensor and not sensor.startswith("OLI"):
         raise TileError(
@@ -91,7 +91,9 @@ def _from_json(text: str) -> dict[str, str]:
     try:
         tree = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise TileError("bad-parameter", f"MTL begins as JSON but cannot be read: {error}; {_EXPECTED}") from error
+        raise TileError(
+            "bad-parameter", f"MTL begins as JSON but cannot be read: {error}; {_EXPECTED}"
+        ) from error
     found: dict[str, str] = {}
 
     def collect(node: Any, depth: int) -> None:
@@ -110,12 +112,12 @@ def _from_xml(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     path: list[str] = []
 
-    def start(name: str, attributes: dict[str, str]) -> None:
+    def start(name: str, _attributes: dict[str, str]) -> None:
         path.append(name)
         if len(path) > _MAX_DEPTH:
             raise TileError("bad-parameter", f"MTL nests deeper than {_MAX_DEPTH} elements; {_EXPECTED}")
 
-    def end(name: str) -> None:
+    def end(_name: str) -> None:
         path.pop()
 
     def characters(data: str) -> None:
@@ -131,5 +133,7 @@ def _from_xml(text: str) -> dict[str, str]:
     try:
         parser.Parse(text, True)
     except expat.ExpatError as error:
-        raise TileError("bad-parameter", f"MTL begins as XML but cannot be read: {error}; {_EXPECTED}") from error
+        raise TileError(
+            "bad-parameter", f"MTL begins as XML but cannot be read: {error}; {_EXPECTED}"
+        ) from error
     return found

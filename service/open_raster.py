@@ -48,8 +48,8 @@ class OpenRaster:
         except BaseException:
             self._open.close()
             raise
-        self.block_rows = max(reader.block_rows for reader in self._readers)
-        self.block_cols = max(reader.block_cols for reader in self._readers)
+        self.block_rows: int = max(reader.block_rows for reader in self._readers)
+        self.block_cols: int = max(reader.block_cols for reader in self._readers)
 
     @property
     def has_quality(self) -> bool:
@@ -129,8 +129,8 @@ class OpenRaster:
         if reader.header.count != 1:
             raise TileError(
                 "wrong-band-count",
-                f"part {name} has {reader.header.count} bands; expected one, as USGS delivers it (a file with "
-                f"all seven goes into the part 'tile'; {MTL_PART} and {QA_PART} go with single bands)",
+                f"part {name} has {reader.header.count} bands; expected one, as USGS delivers it (a file "
+                f"with all seven goes into the part 'tile'; {MTL_PART} and {QA_PART} go with single bands)",
             )
         return reader
 

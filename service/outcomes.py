@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from service.results import Embedded
 
@@ -17,8 +17,9 @@ class Skipped:
     reason: Literal["empty", "cloudy"]
 
 
-class Outcome(NamedTuple):
-    """A tile of the request by its index, with its window's row and column in a grid, and what became of it."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the tile with an index in the request; in a grid, of its window's row and column."""
 
     index: int
     result: Embedded | Skipped | Exception

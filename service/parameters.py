@@ -88,8 +88,8 @@ class RequestOptions(BaseModel):
     )
     on_error: OnError = Field(
         default="fail",
-        description="for `npy`, which has no room for errors: `fail`, or `nan` for a row of NaN for each tile "
-        "that failed and each window that was skipped",
+        description="for `npy`, which has no room for errors: `fail`, or `nan` for a row of NaN for each "
+        "tile that failed and each window that was skipped",
     )
 
 
@@ -104,8 +104,8 @@ class EmbedOptions(RequestOptions):
     normalize: bool = Field(default=False, description="scale to unit L2 norm (each token for `tokens`)")
     format: EmbedFormat | None = Field(
         default=None,
-        description="`json`, `base64` (little-endian float32 in JSON), `ndjson` (a line for each tile), `npy`, "
-        "`geojson` or `parquet` (GeoParquet); overrides the Accept header",
+        description="`json`, `base64` (little-endian float32 in JSON), `ndjson` (a line for each tile), "
+        "`npy`, `geojson` or `parquet` (GeoParquet); overrides the Accept header",
     )
 
 
@@ -238,8 +238,7 @@ def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestEr
         return model.model_validate(row)
     except ValidationError as error:
         problems = [
-            f"{_shown_name(e['loc'])} is {_shown(str(e['input']))}: "
-            f"{e['msg'][0].lower()}{e['msg'][1:]}"
+            f"{_shown_name(e['loc'])} is {_shown(str(e['input']))}: {e['msg'][0].lower()}{e['msg'][1:]}"
             for e in error.errors(include_url=False, include_context=False)[:10]
         ]
         return RequestError("bad-parameter", "; ".join(problems))

@@ -13,6 +13,7 @@ from service.batcher import Batcher
 from service.cache import Cache
 from service.engine import Engine
 from service.errors import TILE_ERRORS, DeadlineError, RequestError
+from service.files import File, Source
 from service.geotiff import Limits
 from service.parameters import Pooling, RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
@@ -21,7 +22,6 @@ from service.results import Report as Report
 from service.results import Results
 from service.scenes import Scenes, open_scenes
 from service.settings import Settings
-from service.files import File, Source
 
 
 class Pipeline:

@@ -53,8 +53,8 @@ class Probes:
         if not self._probes:
             raise RequestError(
                 "unknown-probe",
-                f"the bundle {self._bundle_name} has no probes, so it cannot classify; expected a bundle with "
-                "probes (GET /model lists them). POST /embed works without",
+                f"the bundle {self._bundle_name} has no probes, so it cannot classify; expected a bundle "
+                "with probes (GET /model lists them). POST /embed works without",
             )
         chosen = next(iter(self._probes)) if name is None else name
         if chosen not in self._probes:
@@ -112,7 +112,7 @@ class Predictions:
         if options.pooling not in (None, probe.pooling):
             raise RequestError(
                 "bad-parameter",
-                f"pooling is {options.pooling!r}; the probe {name} reads {probe.pooling!r}: leave pooling out",
+                f"pooling is {options.pooling!r}; the probe {name} reads {probe.pooling!r}: leave it out",
             )
         if options.threshold is not None and probe.task == "multi-class":
             raise RequestError(
@@ -123,8 +123,8 @@ class Predictions:
         classes = len(probe.labels)
         self._top_k = options.top_k or (DEFAULT_TOP_K if probe.task == "multi-class" else classes)
         self._threshold = probe.threshold if options.threshold is None else options.threshold
-        fields = {"model": _model(engine), "pooling": probe.pooling, "dim": classes, "probe": name}
-        fields["task"] = probe.task
+        fields: dict[str, Any] = {"model": _model(engine), "pooling": probe.pooling, "dim": classes}
+        fields |= {"probe": name, "task": probe.task}
         if probe.task == "multi-label":
             fields["threshold"] = self._threshold
         self.head = Head(fields, (classes,), probe.labels, as_nan=options.on_error == "nan")

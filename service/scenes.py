@@ -12,7 +12,7 @@ from model.bundle import Bundle
 from service import deadline
 from service.batcher import Batcher
 from service.describe import PreparedTile
-from service.errors import TILE_ERRORS, DeadlineError, RequestError
+from service.errors import TILE_ERRORS, DeadlineError, RequestError, ServiceError
 from service.files import Source
 from service.formats.raster import Grid
 from service.geotiff import Limits
@@ -25,7 +25,7 @@ from service.settings import Settings
 _CHUNKS = 2  # of windows under way: one is being computed while the next is read
 
 Take = Callable[[list[Outcome]], Awaitable[None]]
-_Chunk = tuple[list[Window], "asyncio.Task[list[Embedded | Exception]]"]
+_Chunk = tuple[list[Window], "asyncio.Task[list[Embedded | ServiceError]]"]
 
 
 class Scenes:
@@ -65,9 +65,7 @@ class Scenes:
             return Grid(grid.rows, grid.cols, grid.stride, grid.place)
         return None
 
-    async def embed(
-        self, pooling: Pooling, take: Take, *, bypass: bool, timeout_s: float | None
-    ) -> Report:
+    async def embed(self, pooling: Pooling, take: Take, *, bypass: bool, timeout_s: float | None) -> Report:
         """Computes all windows in their order.
 
         Args:
@@ -176,7 +174,7 @@ async def _given(error: RequestError) -> RequestError:
 
 
 async def _finished(
-    index: int, windows: list[Window], task: asyncio.Task[list[Embedded | Exception]], limit_s: float
+    index: int, windows: list[Window], task: asyncio.Task[list[Embedded | ServiceError]], limit_s: float
 ) -> list[Outcome]:
     try:
         async with asyncio.timeout(limit_s):

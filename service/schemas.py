@@ -86,7 +86,8 @@ class _Tile(_Schema):
     col: int | None = Field(default=None, description="of the window in a grid, from 0")
     window: list[int] | None = Field(default=None, description="row_off, col_off, height, width; px")
     cloud_fraction: float | None = Field(
-        default=None, description="share of the valid pixels that QA_PIXEL calls cloud, dilated cloud or cirrus"
+        default=None,
+        description="share of the valid pixels that QA_PIXEL calls cloud, dilated cloud or cirrus",
     )
     quality: dict[str, float] | None = Field(
         default=None, description="share of all pixels with each flag of QA_PIXEL"

@@ -81,8 +81,8 @@ class Spool:
         with self._lock:
             if self.used + size > self._max_bytes:
                 raise SpoolError(
-                    f"{self.used:,} bytes are spooled and {size:,} more came; at most {self._max_bytes:,} are "
-                    "allowed (LANDMOE_MAX_SPOOL_MB)"
+                    f"{self.used:,} bytes are spooled and {size:,} more came; at most {self._max_bytes:,} "
+                    "are allowed (LANDMOE_MAX_SPOOL_MB)"
                 )
             self.used += size
 

@@ -60,7 +60,7 @@ class Writer(Protocol):
     def add(self, items: Sequence[Item]) -> None:
         """Writes items."""
 
-    def finish(self, summary: dict[str, int]) -> None:
+    def finish(self, summary: dict[str, int], /) -> None:
         """Writes what comes after the items."""
 
 

@@ -32,7 +32,7 @@ class NpyWriter:
             self._rows += bool(data)
             self._file.write(data)
 
-    def finish(self, summary: dict[str, int]) -> None:
+    def finish(self, _summary: dict[str, int]) -> None:
         """Writes the number of rows."""
         self._file.seek(0)
         self._write_header()

@@ -44,7 +44,7 @@ _AFTER: list[tuple[str, Any]] = [
 
 
 class ParquetWriter:
-    """Rows with id, geometry (footprint, WKB, OGC:CRS84), bbox, datetime, numbers and what is known of a tile.
+    """Rows with id, geometry (footprint, WKB, OGC:CRS84), bbox, datetime, numbers, and what is known.
 
     The numbers are `embedding`, a fixed-size list of float32 (tokens one after another), or a column of
     probabilities for each label, and `selected`. `error` is null where there is none. The file's metadata

@@ -23,7 +23,7 @@ NO_CLASS_SMALL = 255  # where the classes fit into 8 bits
 
 
 class Grid(NamedTuple):
-    """The windows of a scene as a raster: their rows and columns, px from one to the next, the scene's place."""
+    """The windows of a scene: their rows and columns, px from one to the next, the scene's place."""
 
     rows: int
     cols: int
@@ -48,8 +48,8 @@ class RasterWriter:
         if size > MAX_BYTES:
             raise RequestError(
                 "too-large",
-                f"{grid.rows} x {grid.cols} windows with {bands} bands take {size:,} bytes as GeoTIFF; expected "
-                f"at most {MAX_BYTES:,}: send a larger stride, or format=parquet",
+                f"{grid.rows} x {grid.cols} windows with {bands} bands take {size:,} bytes as GeoTIFF; "
+                f"expected at most {MAX_BYTES:,}: send a larger stride, or format=parquet",
             )
         self._nodata = float("nan") if not classes else NO_CLASS_SMALL if small else NO_CLASS
         dtype = np.float32 if not classes else np.uint8 if small else np.uint16
@@ -64,7 +64,9 @@ class RasterWriter:
     def finish(self, summary: dict[str, int]) -> None:
         """Writes the file."""
         grid, place = self._grid, self._grid.place
-        where = {} if place is None else {"crs": rasterio.CRS.from_wkt(place.wkt), "transform": _transform(grid)}
+        where = (
+            {} if place is None else {"crs": rasterio.CRS.from_wkt(place.wkt), "transform": _transform(grid)}
+        )
         with MemoryFile() as memory:
             with memory.open(
                 driver="GTiff",

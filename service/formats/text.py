@@ -43,7 +43,7 @@ class JsonWriter:
 class NdjsonWriter:
     """A line of JSON for each item, with an `error` that is null where there is none."""
 
-    def __init__(self, file: SpoolFile, head: Head) -> None:
+    def __init__(self, file: SpoolFile) -> None:
         self._file = file
 
     def add(self, items: Sequence[Item]) -> None:

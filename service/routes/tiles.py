@@ -34,7 +34,6 @@ async def respond(
         make_product: what is wanted of each tile, from the options.
     """
     app = request.app.state
-    pipeline: Pipeline = app.pipeline
     upload = await receive(request, app.settings, app.spool)
     try:
         parameters, options = parse(upload.values, len(upload.files), model)
@@ -108,7 +107,9 @@ def _bypass(request: Request) -> bool:
 def _check(options: RequestOptions, wanted: Format, sources: int) -> None:
     """Refuses options that do not go together."""
     if options.stride is not None and options.fit != "grid":
-        raise RequestError("bad-parameter", f"stride is {options.stride} and fit is not grid; expected fit=grid")
+        raise RequestError(
+            "bad-parameter", f"stride is {options.stride} and fit is not grid; expected fit=grid"
+        )
     if wanted.startswith("geotiff") and (options.fit != "grid" or sources != 1):
         came = f"{sources} files" if options.fit == "grid" else "no fit=grid"
         raise RequestError(
@@ -120,8 +121,8 @@ def _check_windows(count: int, wanted: Format, settings: Settings) -> None:
     if count > settings.max_windows:
         raise RequestError(
             "too-large",
-            f"{count:,} windows came; expected at most {settings.max_windows:,} (LANDMOE_MAX_WINDOWS): send a "
-            "larger stride, or parts of the scene",
+            f"{count:,} windows came; expected at most {settings.max_windows:,} (LANDMOE_MAX_WINDOWS): send "
+            "a larger stride, or parts of the scene",
         )
     if wanted in ("json", "base64", "geojson") and count > settings.max_json_items:
         raise RequestError(
