@@ -9,11 +9,12 @@ import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from service import cpu, metrics, openapi
+from service import api_keys, cpu, metrics, openapi
 from service.batcher import Batcher
 from service.cache import Cache, make_cache
 from service.connections import Connections
@@ -27,6 +28,7 @@ from service.errors import (
     problem_of_status,
     problem_response,
 )
+from service.guard import EXPOSED, Guard
 from service.middleware import Observed
 from service.pipeline import Pipeline
 from service.products import Probes
@@ -34,6 +36,7 @@ from service.routes import classify, embed, system
 from service.routes.entry import enter
 from service.settings import Settings
 from service.spool import Spool
+from service.vital_signs import VitalSigns
 
 log = structlog.get_logger()
 
@@ -55,8 +58,12 @@ def create_app(
         settings: read from the environment if None.
         engine: what computes embeddings; made from the settings' bundle at start-up if None.
         cache: of results; the settings' if None.
+
+    Raises:
+        ApiKeyError: the settings' API keys cannot be used.
     """
     settings = Settings() if settings is None else settings
+    keys = api_keys.load(settings.api_keys, settings.api_keys_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +73,7 @@ def create_app(
             max_batch_size=settings.max_batch_size or running.batch_size,
             queue_size=settings.queue_size,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            timeout_s=settings.request_timeout_s,
             engine_timeout_s=settings.engine_timeout_s,
         )
         store = make_cache(settings) if cache is None else cache
@@ -79,6 +87,8 @@ def create_app(
         await store.start()
         await pipeline.warm_up()
         await batcher.start()
+        vital_signs = VitalSigns(lambda: batcher.healthy)
+        vital_signs.start()
         bundle = running.bundle
         log.info(
             "ready", model=bundle.name, version=bundle.version, digest=bundle.digest, trained=bundle.trained
@@ -87,6 +97,7 @@ def create_app(
             yield
         finally:
             await batcher.drain()
+            vital_signs.stop()
             pipeline.close()
             await store.close()
 
@@ -102,12 +113,24 @@ def create_app(
     app.include_router(embed.router, dependencies=[Depends(enter)])
     app.include_router(classify.router, dependencies=[Depends(enter)])
     app.include_router(system.router)
+    if settings.metrics_port is None:
+        app.include_router(system.metrics_router)
     app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path), name="assets")
     for error in (ServiceError, *TILE_ERRORS):
         app.add_exception_handler(error, _answer_typed)
     app.add_exception_handler(HTTPException, _answer_framework)
     app.add_exception_handler(RequestValidationError, _answer_framework)
+    origins = settings.allowed_origins
     app.add_middleware(Connections)
+    app.add_middleware(Guard, keys=keys, body_timeout_s=settings.body_timeout_s, allow_origins=bool(origins))
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
     app.add_middleware(Observed)
     return app
 

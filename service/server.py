@@ -22,11 +22,13 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from model.bundle import BundleError
-from service import logs
+from service import api_keys, logs, metrics_server
+from service.api_keys import ApiKeyError
 from service.app import create_app
 from service.batcher import Batcher
 from service.engine import EngineError, check_engine, make_engine
 from service.metrics import MULTIPROCESS_DIR
+from service.protocol import bounded_protocol
 from service.settings import Settings
 from service.supervisor import Supervisor
 
@@ -125,25 +127,40 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}
     if settings.workers == 1:
+        _serve_metrics(settings, host)
         _serve_alone(settings, listener, listening)
         return
     try:  # workers do it again; here its errors are one line
+        api_keys.load(settings.api_keys, settings.api_keys_file)
         check_engine(settings)
-    except (BundleError, EngineError) as error:
+    except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
     log.info("listening", **listening)
     with tempfile.TemporaryDirectory(prefix="landmoe-metrics-") as folder:
         os.environ[MULTIPROCESS_DIR] = folder
+        _serve_metrics(settings, host)
         grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s
         supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
         if not supervisor.run():
             raise StartError("a worker did not start or did not stop in order; the lines above say why")
 
 
+def _serve_metrics(settings: Settings, host: str) -> None:
+    """On their own port, if they have one."""
+    if settings.metrics_port is None:
+        return
+    try:
+        metrics_server.start(host, settings.metrics_port)
+    except OSError as error:
+        raise StartError(
+            f"cannot serve metrics on {host}:{settings.metrics_port} (LANDMOE_METRICS_PORT): {error.strerror}"
+        ) from error
+
+
 def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[str, Any] | None) -> None:
     try:
         app = create_app(settings, make_engine(settings))
-    except (BundleError, EngineError) as error:
+    except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
     if listening:
         log.info("listening", **listening)
@@ -166,7 +183,7 @@ def _work(settings: Settings, listener: socket.socket) -> None:
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=bounded_protocol(settings.header_timeout_s),
         loop="uvloop",
         lifespan="on",
         ws="none",

@@ -18,6 +18,7 @@ from service.schemas import Live, ModelInfo, Ready
 from service.settings import Settings
 
 router = APIRouter(tags=["system"])
+metrics_router = APIRouter(tags=["system"])  # left out where metrics have a port of their own
 
 # Everything comes from this process: the page works without the internet.
 _DOCS = """<!DOCTYPE html>
@@ -121,7 +122,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     return {"status": "ready", "queue_depth_tiles": batcher.depth, "redis": cache.redis_state}
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     summary="Prometheus metrics",
     operation_id="metrics",
