@@ -119,8 +119,8 @@ class _Service:
 
 
 @contextmanager
-def _service(redis: RedisServer) -> Iterator[_Service]:
-    with ServerProcess(LANDMOE_REDIS_URL=redis.url, LANDMOE_CACHE_MB="0") as process:
+def _service(redis: RedisServer, *options: str) -> Iterator[_Service]:
+    with ServerProcess(*options, LANDMOE_REDIS_URL=redis.url, LANDMOE_CACHE_MB="0") as process:
         service = _Service(process.url)
         try:
             yield service
@@ -260,6 +260,23 @@ def test_values_of_another_type_and_damaged_ones_under_load(
     load.check("Values of another type and damaged ones", capsys)
     assert service.metric("landmoe_cache_lookups_total", '{level="redis",result="damaged"}') > 0
     assert service.redis() == "ok"
+
+
+def test_two_workers_share_what_one_has_computed(redis: RedisServer, service: _Service) -> None:
+    """And their metrics add up."""
+    assert service.redis() == "ok"
+    with _service(redis, "--workers", "2") as both:
+        for i in range(len(TILES)):
+            both.embed(i)
+        _until(lambda: _keys(redis) == 2 * len(TILES))
+        for i in 2 * list(range(len(TILES))):
+            assert both.embed(i).headers["X-Cache"] == "hit"
+        lookups = "landmoe_cache_lookups_total"
+        assert both.metric(lookups, '{level="redis",result="hit"}') == 2 * len(TILES)
+        assert both.metric(lookups, '{level="alias",result="hit"}') == 2 * len(TILES)
+        assert both.metric(lookups, '{level="alias",result="miss"}') == len(TILES)
+        assert both.metric("landmoe_redis_writes_total", '{result="ok"}') == 2 * len(TILES)
+        assert both.metric("landmoe_redis_breaker_open") == 0
 
 
 def test_redis_absent_at_start_and_appearing_later() -> None:
