@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
-from httpx import Response
+from httpx import ASGITransport, AsyncClient, Response
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -78,12 +78,28 @@ def _defect(make: MakeClient) -> Response:
     return send(client, geotiff())
 
 
+def _slow(make: MakeClient) -> Any:
+    """A body that stops coming; starlette's client would wait for all of it before sending."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield geotiff()[:100]
+        await asyncio.sleep(20)
+
+    async def post(app: Any) -> Response:
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+            return await client.post("/embed", content=body(), headers=TIFF)
+
+    return asyncio.run(post(make(body_timeout_s=0.1).app))
+
+
 six = geotiff(dn_pixels(count=6))
 SITUATIONS: dict[str, Callable[[MakeClient], Response]] = {
     "malformed-body": lambda make: form(make(), b"not a form"),
+    "unauthorized": lambda make: send(make(api_keys="k" * 16), geotiff(), TIFF | {"X-API-Key": "another"}),
     "not-found": lambda make: make().get("/nothing"),
     "method-not-allowed": lambda make: make().get("/embed"),
     "not-acceptable": lambda make: send(make(), geotiff(), TIFF | {"Accept": "image/png"}),
+    "slow-body": _slow,
     "too-large": lambda make: send(make(max_upload_mb=0.01), geotiff()),
     "unsupported-media-type": lambda make: send(make(), geotiff(), {"Content-Type": "application/json"}),
     "not-a-tiff": lambda make: send(make(), b"\x89PNG\r\n\x1a\n"),

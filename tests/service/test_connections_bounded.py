@@ -1,0 +1,123 @@
+"""What a connection may do before and while it asks, against a real server."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.service.server_process import ServerProcess
+
+pytestmark = pytest.mark.server
+TIMEOUT_S = 1
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ServerProcess(
+        LANDMOE_HEADER_TIMEOUT_S=str(TIMEOUT_S),
+        LANDMOE_BODY_TIMEOUT_S=str(TIMEOUT_S),
+        LANDMOE_METRICS_PORT=str(port),
+        LANDMOE_API_KEYS="k" * 20,
+    ) as server:
+        server.metrics_url = f"http://127.0.0.1:{port}/metrics"  # type: ignore[attr-defined]
+        yield server
+
+
+def connected(server: ServerProcess) -> socket.socket:
+    found = urlsplit(server.url)
+    return socket.create_connection((found.hostname, found.port), timeout=10)
+
+
+def told(connection: socket.socket) -> tuple[bytes, float]:
+    """What comes until the server closes, and how long that took."""
+    start, received = time.monotonic(), b""
+    while data := connection.recv(65_536):
+        received += data
+    return received, time.monotonic() - start
+
+
+def test_a_connection_that_says_nothing_is_closed(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        answer, seconds = told(connection)
+    assert answer == b""
+    assert seconds < TIMEOUT_S + 5
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_headers_that_do_not_end(server: ServerProcess, kept: bool) -> None:
+    with connected(server) as connection:
+        if kept:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-A: ")
+        answer, seconds = told(connection)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"application/problem+json" in answer
+    assert seconds < TIMEOUT_S + 5
+
+
+def test_headers_that_are_too_many(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-A: 0123456789\r\n" * 6_000)
+        answer, _ = told(connection)
+    assert answer.startswith(b"HTTP/1.1 431")
+
+
+def test_what_is_no_http(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+        answer, _ = told(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_body_that_does_not_come(server: ServerProcess, drip: bool) -> None:
+    with connected(server) as connection:
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/tiff\r\nContent-Length: 9000\r\n"
+            b"X-API-Key: " + b"k" * 20 + b"\r\n\r\nII*\0"
+        )
+        connection.settimeout(0.2)
+        start = time.monotonic()
+        answer = b""
+        while not answer and time.monotonic() - start < 10:
+            try:
+                answer = connection.recv(65_536)
+            except TimeoutError:
+                if drip:
+                    connection.sendall(b"\0")
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"slow-body" in answer
+
+
+def test_a_refused_key_does_not_read_the_body(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/tiff\r\nContent-Length: 60000000\r\n\r\n"
+        )
+        answer, seconds = told(connection)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert seconds < TIMEOUT_S
+
+
+def test_metrics_on_their_own_port(server: ServerProcess) -> None:
+    url: str = server.metrics_url  # type: ignore[attr-defined]
+    text = httpx.get(url).text
+    assert "landmoe_requests_total" in text
+    assert "landmoe_ready 1.0" in text
+    assert httpx.get(url.replace("/metrics", "/")).status_code == 404
+    assert httpx.get(f"{server.url}/metrics").status_code in (401, 404)
+
+
+def test_the_service_goes_on(server: ServerProcess) -> None:
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert not [line for line in server.lines if line["event"] == "defect"]
