@@ -17,6 +17,7 @@ from model.config import Preprocessing
 from model.moe_mae import MoEMAE
 from training.data import Augmentation, Batch, Batches, Order, TileSet, source_weights
 from training.devices import describe, fabric_for
+from training.initialise import start_positions_as_waves
 from training.interrupt import Interrupt
 from training.loss import Losses, pretraining_losses, value_weights
 from training.recipe import PretrainConfig
@@ -70,6 +71,8 @@ class Pretraining:
         )
         torch.manual_seed(_seed(config.seed, INITIAL))
         self.model = MoEMAE(config.architecture, self.preprocessing)
+        if config.positions == "waves":
+            start_positions_as_waves(self.model)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.optimiser.learning_rate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +90,10 @@ class PretrainConfig(BaseModel):
     model: Literal["S", "XS", "XXS"] | dict[str, Any] = Field(
         default="S", description="a size, or all its fields"
     )
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the size's own (0.1)")
+    positions: Literal["random", "waves"] = Field(
+        default="random", description="start of the learned positions; waves: sines of row and column"
+    )
     data: DataConfig
     optimiser: OptimiserConfig
     loss: LossConfig = LossConfig()
@@ -119,7 +124,8 @@ class PretrainConfig(BaseModel):
     @property
     def architecture(self) -> ModelConfig:
         """The network's configuration."""
-        return SIZES[self.model] if isinstance(self.model, str) else ModelConfig(**self.model)
+        config = SIZES[self.model] if isinstance(self.model, str) else ModelConfig(**self.model)
+        return config if self.dropout is None else replace(config, dropout=self.dropout)
 
     def total_steps(self, tiles: int, world: int) -> int:
         """Length of the run for so many training tiles and processes."""
