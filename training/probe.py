@@ -158,7 +158,10 @@ def calibration(truth: NDArray[np.bool_], logits: FloatArray, multi_label: bool)
         link = sigmoid if multi_label else softmax
         return metrics.log_loss(truth, link(apply(parameters)), multi_label=multi_label)
 
-    best = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x
+    # The default simplex around zero is smaller than the tolerance: the search would end where it begins.
+    simplex = np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]])
+    options = {"xatol": 1e-3, "fatol": 1e-7, "initial_simplex": simplex}
+    best = minimize(loss, np.zeros(2), method="Nelder-Mead", options=options).x
     shift = best[1] if multi_label else 0.0
     return np.full(classes, np.exp(best[0])), np.full(classes, shift)
 
