@@ -22,21 +22,14 @@ from numpy.typing import NDArray
 from service import metrics
 from service.admission import Admission, Gate, current
 from service.engine import Engine, EngineError
-from service.engine_worker import EngineWorker, WorkerDiedError
+from service.engine_pool import EnginePool
+from service.engine_worker import EngineWorker
 from service.errors import UnavailableError
 from service.inference import infer
 from service.tile_queue import Embedding as Embedding
 from service.tile_queue import TileQueue, Waiting
 
 log = structlog.get_logger()
-
-# Pauses between attempts to restart a worker: none before the first, then doubling.
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 30.0
-# Failures in a row, with no worker left, after which nothing is expected to wait for the engine ...
-_BROKEN_AFTER = 3
-# ... and after which only a new process may help.
-_HOPELESS_AFTER = 8
 
 
 class Batcher:
@@ -64,28 +57,20 @@ class Batcher:
         self._engine = engine
         self.max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
-        self._engine_timeout_s = engine_timeout_s
         self._queue = TileQueue()
         self._gate = Gate(queue_size, timeout_s, lambda: len(self._queue))
         # A run that has all threads to itself is worth it while each tile gets several of them.
         self._max_alone = max(1, engine.concurrency // 4)
-        self._workers: list[EngineWorker] = []
-        self._idle: list[EngineWorker] = []
+        self._pool = EnginePool(engine, engine_timeout_s, self._workers_changed)
         self._running: set[asyncio.Task[None]] = set()
-        self._restarting: set[asyncio.Task[None]] = set()
         self._alone = False  # whether the batch that runs has all threads to itself
         self._wake = asyncio.Event()
         self._feeder: asyncio.Task[None] | None = None
         self.leaving = False  # told to stop; tiles may still be taken
         self._draining = False
-        self._failures = 0  # in a row
-        self._last_failure = ""
 
     async def start(self) -> None:
         """Begins to feed the engine."""
-        self._workers = [EngineWorker(f"engine-{n}") for n in range(self._engine.concurrency)]
-        self._idle = list(self._workers)
-        metrics.ENGINE_WORKERS.set(len(self._workers))
         self._feeder = asyncio.create_task(self._feed(), name="batcher")
 
     @property
@@ -96,19 +81,19 @@ class Batcher:
     @property
     def healthy(self) -> bool:
         """Whether tiles are taken and every worker works."""
-        return self._fed and not self.leaving and not self._restarting
+        return self._fed and not self.leaving and self._pool.healthy
 
     @property
     def hopeless(self) -> bool:
         """Whether restarting the workers does not help; a new process might."""
-        return self._failures >= _HOPELESS_AFTER or not (self._fed or self._draining)
+        return self._pool.hopeless or not (self._feeder is None or self._fed or self._draining)
 
     @property
     def reason(self) -> str:
         """Why it is not healthy."""
         if self.leaving or not self._fed:
             return "the service is shutting down"
-        return f"the engine is being restarted: {self._last_failure}"
+        return f"the engine is being restarted: {self._pool.reason}"
 
     def check(self, tiles: int = 1) -> None:
         """Whether a request could be let in now; asked before its body is read.
@@ -174,25 +159,18 @@ class Batcher:
         self._wake.set()
         if self._feeder is not None:
             await self._feeder
-        for task in self._restarting:
-            task.cancel()
-        for worker in self._workers:
-            worker.stop()
+        self._pool.stop()
 
     @property
     def _fed(self) -> bool:
         return self._feeder is not None and not self._feeder.done()
 
-    @property
-    def _broken(self) -> bool:
-        return self._failures >= _BROKEN_AFTER and len(self._restarting) == len(self._workers)
-
     def _check_open(self) -> None:
         if self._draining or not self._fed:
             raise UnavailableError("the service is shutting down and takes no more tiles")
-        if self._broken:
-            pause = math.ceil(_pause_s(self._failures))
-            raise UnavailableError(self.reason, "engine-failed", retry_after_s=max(1, pause))
+        if self._pool.broken:
+            pause_s = max(1, math.ceil(self._pool.pause_s))
+            raise UnavailableError(self.reason, "engine-failed", retry_after_s=pause_s)
 
     async def _feed(self) -> None:
         while True:
@@ -206,18 +184,18 @@ class Batcher:
     def _start_batch(self) -> bool:
         """Gives the next batch to an idle worker; False if there is nothing to be done now."""
         oldest = self._queue.oldest
-        if oldest is None or not self._idle or self._alone or self._wait_for_more(oldest):
+        if oldest is None or not self._pool.idle or self._alone or self._wait_for_more(oldest):
             return False
         # On a CPU, one run with all threads answers a lone tile soonest; several runs of one thread each get
         # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
         alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
-        share = math.ceil(len(self._queue) / len(self._idle))
+        share = math.ceil(len(self._queue) / self._pool.idle)
         batch, dropped = self._queue.take(len(self._queue) if alone else min(share, self.max_batch_size))
         metrics.DROPPED.inc(dropped)
         metrics.QUEUE_DEPTH.set(len(self._queue))
         if batch:
             self._alone = alone
-            task = asyncio.create_task(self._run(self._idle.pop(), batch, alone))
+            task = asyncio.create_task(self._run(self._pool.take(), batch, alone))
             self._running.add(task)
             task.add_done_callback(self._ran)
         return True
@@ -239,12 +217,10 @@ class Batcher:
     async def _run(self, worker: EngineWorker, batch: list[Waiting], alone: bool) -> None:
         started = time.perf_counter()
         try:
-            results = await worker.call(partial(infer, self._engine, batch, alone), self._engine_timeout_s)
-        except Exception as error:
-            self._failed(worker, batch, error)
+            results = await self._pool.call(worker, partial(infer, self._engine, batch, alone))
+        except EngineError as error:
+            self._failed(batch, error)
             return
-        self._failures = 0
-        self._idle.append(worker)
         elapsed = time.perf_counter() - started
         self._gate.measure(len(batch), elapsed)
         metrics.BATCH_SIZE.observe(len(batch))
@@ -259,64 +235,21 @@ class Batcher:
             else:
                 tile.future.set_result(Embedding(values, len(batch), queued, elapsed))
 
-    def _failed(self, worker: EngineWorker, batch: list[Waiting], error: Exception) -> None:
-        """A batch did not come back: its tiles are tried again or fail, the worker is restarted."""
-        self._note_failure(error, len(batch))
+    def _failed(self, batch: list[Waiting], error: EngineError) -> None:
+        """A batch did not come back: its tiles are tried again, or fail."""
         for tile in batch:
             if tile.retried and not tile.future.done():
-                tile.future.set_exception(UnavailableError(self._last_failure, "engine-failed"))
+                tile.future.set_exception(UnavailableError(str(error), "engine-failed"))
         again = [tile for tile in batch if not tile.retried]
         for tile in again:
             tile.retried = True
         self._queue.put_again(again)
-        task = asyncio.create_task(self._restart(worker))
-        self._restarting.add(task)
-        metrics.ENGINE_WORKERS.set(len(self._workers) - len(self._restarting))
-        self._fail_if_broken()
+        self._workers_changed()
 
-    async def _restart(self, worker: EngineWorker) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine runs in a task
-        while True:
-            await asyncio.sleep(_pause_s(self._failures))
-            worker.replace()
-            try:
-                await worker.call(self._engine.restart, self._engine_timeout_s)
-            except Exception as error:
-                self._note_failure(error, 0)
-                self._fail_if_broken()
-                continue
-            break
-        metrics.ENGINE_RESTARTS.inc()
-        log.warning("engine worker restarted", failures=self._failures)
-        self._restarting.discard(task)
-        metrics.ENGINE_WORKERS.set(len(self._workers) - len(self._restarting))
-        self._idle.append(worker)
+    def _workers_changed(self) -> None:
+        if self._pool.broken:  # nobody shall wait for it
+            for tile in self._queue.clear():
+                if not tile.future.done():
+                    tile.future.set_exception(UnavailableError(self.reason, "engine-failed"))
+            metrics.QUEUE_DEPTH.set(0)
         self._wake.set()
-
-    def _note_failure(self, error: Exception, tiles: int) -> None:
-        if isinstance(error, TimeoutError):
-            self._last_failure = f"no result within {self._engine_timeout_s:g} s; given up as hung"
-        else:
-            self._last_failure = str(error) or type(error).__name__
-        metrics.ENGINE_FAILURES.inc()
-        self._failures += 1
-        expected = isinstance(error, TimeoutError | WorkerDiedError | EngineError)
-        log.error(
-            "engine failed", reason=self._last_failure, tiles=tiles, exc_info=None if expected else error
-        )
-
-    def _fail_if_broken(self) -> None:
-        """Lets nobody wait for an engine that is not expected to come back soon."""
-        if not self._broken:
-            return
-        for tile in self._queue.clear():
-            if not tile.future.done():
-                tile.future.set_exception(UnavailableError(self.reason, "engine-failed"))
-        metrics.QUEUE_DEPTH.set(0)
-        self._wake.set()
-
-
-def _pause_s(failures: int) -> float:
-    """How long to wait before a worker is restarted after so many failures in a row."""
-    return 0 if failures <= 1 else min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (failures - 2))

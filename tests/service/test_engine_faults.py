@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service import batcher as batcher_module
+from service import engine_pool
 from service.batcher import Batcher, Embedding
 from service.engine import EngineError
 from service.errors import UnavailableError
@@ -107,7 +107,7 @@ def test_a_worker_that_is_down_is_told_while_the_others_go_on() -> None:
 def test_an_engine_that_stays_broken_fails_those_who_wait_and_refuses_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batcher_module, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(engine_pool, "_FIRST_PAUSE_S", 0.01)
     engine = FakeEngine()
     engine.fault = failing(10**6, EngineError)
     engine.restart_fault = failing(6, EngineError)
@@ -130,7 +130,7 @@ def test_an_engine_that_stays_broken_fails_those_who_wait_and_refuses_the_next(
 
 
 def test_an_engine_that_never_comes_back_asks_for_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher_module, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(engine_pool, "_FIRST_PAUSE_S", 0.001)
     engine = FakeEngine()
     engine.fault = engine.restart_fault = failing(10**6, EngineError)
 
