@@ -41,7 +41,6 @@ _NAMES = (
     '"',
 )
 _SLOW_S = 2.0  # kept to be looked at, no finding
-_WARM_UP = 300  # inputs until allocators, thread pools and caches have their size
 
 
 @dataclass
@@ -62,9 +61,13 @@ class Report:
 
     @property
     def growth_mb(self) -> float:
-        """Resident memory at the end over that after warming up."""
-        warm = [rss for sent, rss in self.rss_mb if sent >= _WARM_UP] or [0.0]
-        return warm[-1] - warm[0]
+        """Resident memory at the end over that halfway.
+
+        Until then allocators reach their high-water mark: the largest files that the limits let through,
+        decoded in every thread at once.
+        """
+        late = [rss for sent, rss in self.rss_mb if sent >= self.inputs / 2] or [0.0]
+        return late[-1] - late[0]
 
     def text(self) -> str:
         """For people."""
@@ -77,7 +80,7 @@ class Report:
                 f"by status     {statuses}",
                 f"by problem    {kinds}",
                 f"slowest       {', '.join(f'{s:.2f}' for s in self.slowest_s[:5])} s",
-                f"resident MB   {rss} (grown by {self.growth_mb:.0f} after {_WARM_UP} inputs)",
+                f"resident MB   {rss} (grown by {self.growth_mb:.0f} in the second half)",
                 f"findings      {len(self.findings)}",
                 *self.findings[:20],
             ]

@@ -15,7 +15,7 @@ from tests.rasters import geotiff
 from tests.service.server_process import ServerProcess
 
 INPUTS = 1_500
-MAX_GROWTH_MB = 100  # of a process of about 250 MB; a leak of one upload in ten would be 10 times this
+MAX_GROWTH_MB = 50  # in the second half; the process has about 250 MB
 
 
 def test_mutations_reach_behind_the_header() -> None:
