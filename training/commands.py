@@ -35,8 +35,13 @@ def reported() -> Iterator[None]:
 
 
 def limit_threads(count: int | None) -> None:
-    """Let the network use so many CPU threads; None = all cores."""
-    import torch
+    """Let the network use so many CPU threads (None = all cores), and linear algebra outside it one.
 
+    Probes are many small problems: with several threads each, they take seven times as long.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
     if count is not None:
         torch.set_num_threads(count)
