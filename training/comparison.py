@@ -117,11 +117,12 @@ def with_differences(rows: list[tuple[Features, str, dict[str, Estimate]]]) -> l
                 PLACE_AND_TIME: (PLACE_AND_TIME, "", "on", protocol),
                 UNTRAINED: (UNTRAINED, f.pooling, "off" if f.metadata == "off" else "on", protocol),
                 "metadata off": (ENCODER, f.pooling, "off", protocol),
+                "metadata shuffled": (ENCODER, f.pooling, "shuffled", protocol),
             }
             row["minus"] = {
                 name: {score: e.minus(by_name[key][score]).to_dict() for score, e in scores.items()}
                 for name, key in baselines.items()
-                if key in by_name and not (name == "metadata off" and f.metadata == "off")
+                if key in by_name and key != (f.source, f.pooling, f.metadata, protocol)
             }
         table.append(row)
     return table
