@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
@@ -36,12 +36,14 @@ def _empty(server: RedisServer) -> None:
 
 
 @asynccontextmanager
-async def _cache(url: str, *, memory_bytes: int = 0, queue: int = 1_000_000) -> AsyncIterator[Cache]:
+async def _cache(
+    url: str, *, memory_bytes: int = 0, queue: int = 1_000_000, timeout_s: float = 1
+) -> AsyncIterator[Cache]:
     store = RedisStore(
         url,
         ttl_s=100,
-        connect_timeout_s=1,
-        timeout_s=1,  # the machine may be busy with other things
+        connect_timeout_s=timeout_s,  # the machine may be busy with other things
+        timeout_s=timeout_s,
         max_connections=4,
         max_queued_bytes=queue,
     )
@@ -62,6 +64,11 @@ def _counts() -> dict[str, float]:
 
 def _grown(before: dict[str, float]) -> dict[str, float]:
     return {name: value - before[name] for name, value in _counts().items() if value != before[name]}
+
+
+def _present(server: RedisServer, key: bytes) -> bool:
+    with server.client() as client:
+        return bool(client.exists(key))
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -159,16 +166,21 @@ def test_a_value_of_another_type_is_a_miss_and_replaced(server: RedisServer) -> 
     asyncio.run(main())
 
 
-def test_a_server_that_never_answers_holds_nobody_up_for_long() -> None:
-    """It accepts connections and says nothing: the worst that a network can do."""
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "dripping"])
+def test_a_server_that_never_answers_holds_nobody_up_for_long(drips: bool) -> None:
+    """It accepts connections and says nothing, or a byte now and then: the worst that a network can do."""
 
     async def main() -> None:
         async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()  # until the client gives up
+            gone = asyncio.create_task(reader.read())
+            while not gone.done():
+                if drips:
+                    writer.write(b"+")
+                await asyncio.wait([gone], timeout=0.02)
             writer.close()
 
-        silent = await asyncio.start_server(listen, "127.0.0.1", 0)
-        port = silent.sockets[0].getsockname()[1]
+        worst = await asyncio.start_server(listen, "127.0.0.1", 0)
+        port = worst.sockets[0].getsockname()[1]
         store = RedisStore(
             f"redis://127.0.0.1:{port}",
             ttl_s=10,
@@ -188,8 +200,47 @@ def test_a_server_that_never_answers_holds_nobody_up_for_long() -> None:
         store.put({b"a": b"0" * 100})
         await _until(lambda: _grown(before).get("write-dropped") == 1)
         await store.close()
-        silent.close()
-        await silent.wait_closed()
+        worst.close()
+        await worst.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_becomes_slow_is_left_alone_until_it_is_quick_again(server: RedisServer) -> None:
+    async def main() -> None:
+        delay_s = 0.0
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                with suppress(ConnectionError):
+                    while data := await reader.read(65536):
+                        await asyncio.sleep(delay_s)
+                        writer.write(data)
+            finally:
+                writer.close()
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            inside, outside = await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.gather(pump(reader, outside), pump(inside, writer))
+
+        slow = await asyncio.start_server(forward, "127.0.0.1", 0)
+        port = slow.sockets[0].getsockname()[1]
+        async with _cache(f"redis://127.0.0.1:{port}", timeout_s=0.5) as cache:
+            cache.put({b"a": ONE})
+            await _until(lambda: _present(server, b"a"))
+            delay_s = 3.0
+            before = _counts()
+            for _ in range(3):  # more than there are connections: some time out, some find none
+                lookups = (cache.get([b"a"], SIZE) for _ in range(8))
+                assert await asyncio.gather(*lookups) == [[None]] * 8
+            assert cache.redis_state == "unavailable"
+            assert _grown(before)["error-timeout"] >= 5
+            assert _grown(before)["redis-unavailable"] == 24
+            delay_s = 0.0
+            await _until(lambda: cache.redis_state == "ok")
+            assert await cache.get([b"a"], SIZE) == [ONE]
+        slow.close()
+        await slow.wait_closed()
 
     asyncio.run(main())
 
