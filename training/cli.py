@@ -87,6 +87,10 @@ def pack(
     stride: Annotated[int, typer.Option(min=1, help="px between windows of scenes; below 40, overlap.")] = 40,
     units: Annotated[str, typer.Option(help="auto, dn, reflectance or reflectance_1e4.")] = "auto",
     bands: Annotated[str | None, typer.Option(help="Seven indices or names, SR_B1 to SR_B7.")] = None,
+    listing: Annotated[
+        Path | None,
+        typer.Option("--list", help="CSV of the tiles to take: id, and if known datetime, lat, lon, labels."),
+    ] = None,
     when: Annotated[str | None, typer.Option(help="Acquisition time of all, RFC 3339 or a date.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
@@ -104,7 +108,8 @@ def pack(
         if config:
             chosen = settings.load(packing.PackConfig, config)
         else:
-            options = {"stride": stride, "units": units, "bands": bands, "when": when}
+            listed = listing.resolve() if listing else None
+            options = {"listing": listed, "stride": stride, "units": units, "bands": bands, "when": when}
             found = [source.model_dump() | options for path in paths or [] for source in detect.detect(path)]
             chosen = settings.checked(packing.PackConfig, {"sources": found})
         typer.echo(packing.report(packing.pack(chosen, root, out, workers=workers)))

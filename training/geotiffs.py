@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -21,6 +20,7 @@ from rasterio.windows import Window as RasterWindow
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileError
+from training.listing import Listed, Listing
 from training.sources import Sample, Skipped, SourceConfig
 
 SUFFIXES = (".tif", ".tiff")
@@ -42,37 +42,33 @@ class _Header(NamedTuple):
     gsd: float  # metres, NaN unknown
 
 
-def files(folder: Path, source: SourceConfig, root: Path) -> list[Path]:
+def files(folder: Path, source: SourceConfig, listing: Listing | None = None) -> list[Path]:
     """GeoTIFFs of a folder and below, in a fixed order; in BigEarthNet's layout those of `images/`.
 
-    With `names`, only the listed ones; a listed tile without a file is returned too, and then skipped with
+    With a listing, only its tiles, in its order; one without a file is returned too, and then skipped with
     that reason.
-
-    Raises:
-        OSError: the CSV cannot be read.
     """
     start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
     if start.is_file():
         return [start]
     found = sorted(p for p in start.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if source.names is None:
+    if listing is None:
         return found
-    with (root / source.names).open(newline="") as file:
-        rows = list(csv.reader(file))
-    column = rows[0].index("id") if rows and "id" in rows[0] else 0
-    listed = rows[1:] if rows and "id" in rows[0] else rows
-    by_name = {p.stem: p for p in found}
-    return [by_name.get(Path(r[column]).stem, start / f"{r[column]}.tif") for r in listed if r]
+    by_name = {p.stem: p for p in found} | {_name_in(start, p): p for p in found}
+    return [by_name.get(name, start / f"{name}.tif") for name in listing]
 
 
-def read_tile(path: Path, folder: Path, source: SourceConfig, image_size: int) -> Sample | Skipped:
+def read_tile(
+    path: Path, folder: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+) -> Sample | Skipped:
     """One file → one tile, or the reason why not.
 
     The place is the centre of the file's bounds. Time and labels: BigEarthNet's come from the file name and
-    `labels/*.json`, EuroSAT's label is the class folder's name.
+    `labels/*.json`, EuroSAT's label is the class folder's name. What the listing says goes before all that.
     """
     if not path.exists():
         return Skipped(str(path), "listed, but there is no such file")
+    said = _said(path, folder, source, listing)
     try:
         with _open(path) as raster:
             header = _header(raster)
@@ -80,27 +76,27 @@ def read_tile(path: Path, folder: Path, source: SourceConfig, image_size: int) -
         prepared = _prepared(pixels, header, source, path.name)
         tile = tiles.fit(prepared.dn, prepared.valid, source.fit)
         tiles.check_valid(tile.valid)
-        lat, lon = _centre(header, pixels.shape[1], pixels.shape[2])
-        when = metadata.parse_datetime(source.when) if source.when else None
-        labels: tuple[str, ...] = ()
+        lat, lon = (said.lat, said.lon) if said.lat is not None else _centre(header, *pixels.shape[1:])
+        when = said.when or (metadata.parse_datetime(source.when) if source.when else None)
+        labels = said.labels
         if source.kind == "bigearthnet":
             when = when or bigearthnet_time(path.stem)
-            labels = _bigearthnet_labels(path, folder)
-        elif source.kind == "eurosat":
+            labels = _bigearthnet_labels(path, folder) if labels is None else labels
+        elif source.kind == "eurosat" and labels is None:
             labels = (path.parent.name,)
     except (RasterioError, OSError, TileError, MetadataError, ValueError) as error:
         return Skipped(str(path), _reason(error))
     if tile.dn.shape[1] != image_size:
         return Skipped(str(path), f"prepared to {tile.dn.shape[1]} px, expected {image_size}")
     return Sample(
-        id=path.relative_to(folder).with_suffix("").as_posix() if source.kind != "bigearthnet" else path.stem,
+        id=path.stem if source.kind == "bigearthnet" else _name_in(folder, path),
         dn=tile.dn,
         when=when,
         lat=lat,
         lon=lon,
-        gsd=header.gsd * (pixels.shape[1] / image_size if source.fit == "resize" else 1.0),
+        gsd=header.gsd * tile.window.height / image_size,
         group=path.stem,
-        labels=labels,
+        labels=labels or (),
     )
 
 
@@ -140,17 +136,37 @@ def bigearthnet_time(name: str) -> Acquisition | None:
     return metadata.parse_datetime(f"{year}-{month}-{day}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z")
 
 
-def _bigearthnet_labels(path: Path, folder: Path) -> tuple[str, ...]:
-    """CORINE names from `labels/NAME_labels_metadata.json` or `labels/NAME.json`; none without a file."""
+def label_file(path: Path, folder: Path) -> Path | None:
+    """The JSON file beside a BigEarthNet tile: `labels/NAME_labels_metadata.json` or `labels/NAME.json`."""
     for name in (f"{path.stem}_labels_metadata.json", f"{path.stem}.json"):
         candidate = folder / "labels" / name
         if candidate.is_file():
-            try:
-                labels = json.loads(candidate.read_text())["labels"]
-            except (KeyError, TypeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{candidate.name}: no list 'labels' ({error})") from error
-            return tuple(map(str, labels))
-    return ()
+            return candidate
+    return None
+
+
+def _bigearthnet_labels(path: Path, folder: Path) -> tuple[str, ...]:
+    """CORINE names of a tile; none without a label file."""
+    file = label_file(path, folder)
+    if file is None:
+        return ()
+    try:
+        return tuple(map(str, json.loads(file.read_text())["labels"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file.name}: no list 'labels' ({error})") from error
+
+
+def _said(path: Path, folder: Path, source: SourceConfig, listing: Listing | None) -> Listed:
+    if listing is None:
+        return Listed(path.stem)
+    start = folder / "images" if source.kind == "bigearthnet" else folder
+    inside = _name_in(start, path) if path.is_relative_to(start) else path.stem
+    return listing.get(inside) or listing.get(path.stem) or Listed(path.stem)
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    """Path below the folder without its ending; the bare name where the source is a single file."""
+    return path.relative_to(folder).with_suffix("").as_posix() if path != folder else path.stem
 
 
 def _open(path: Path) -> Any:

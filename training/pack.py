@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model.config import PREPROCESSING_VERSION, HourConvention
 from training import geotiffs, places, shards, sources
+from training.listing import Listing, ListingError, read_listing
 from training.places import SplitConfig
 from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig
@@ -90,21 +91,32 @@ def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> 
     path = root / source.path
     if not path.exists():
         raise PackError(f"source {source.name}: {path} does not exist")
-    items = [path] if source.kind in ("npz", "scene") else geotiffs.files(path, source, root)
+    if source.kind in ("npz", "scene"):
+        items = [path]
+    else:
+        items = geotiffs.files(path, source, _listing(source, root))
     if not items:
         raise PackError(f"source {source.name}: no GeoTIFF found in {path}")
     for start in range(0, len(items), FILES_PER_SHARD):
         chunk = tuple(items[start : start + FILES_PER_SHARD])
-        yield Job(
-            f"{source.name}-{start // FILES_PER_SHARD:05d}-{_key(source, chunk, hour_convention)}",
-            source,
-            chunk,
-        )
+        key = _key(source, root, chunk, hour_convention)
+        yield Job(f"{source.name}-{start // FILES_PER_SHARD:05d}-{key}", source, chunk)
 
 
-def _key(source: SourceConfig, items: Sequence[Path], hour_convention: HourConvention) -> str:
+def _listing(source: SourceConfig, root: Path) -> Listing | None:
+    try:
+        return read_listing(root / source.listing) if source.listing else None
+    except ListingError as error:
+        raise PackError(f"source {source.name}: {error}") from error
+
+
+def _key(source: SourceConfig, root: Path, items: Sequence[Path], hour_convention: HourConvention) -> str:
     """Changes whenever the shard's content would: settings, rules, or a file's size or time of change."""
-    stats = [(i.name, *_stat(i)) for i in items]
+    read = [*items, *([root / source.listing] if source.listing else [])]
+    if source.kind == "bigearthnet":
+        labels = (geotiffs.label_file(path, root / source.path) for path in items)
+        read += [path for path in labels if path]
+    stats = [(path.name, *_stat(path)) for path in read]
     what = [shards.FORMAT_VERSION, PREPROCESSING_VERSION, hour_convention, source.model_dump_json(), stats]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
@@ -163,13 +175,14 @@ def _write(job: Job, folder: Path, root: Path, hour_convention: HourConvention) 
 
 
 def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
+    listing = _listing(job.source, root)
     for path in job.items:
         if job.source.kind == "npz":
             yield from sources.read_npz(path, job.source, IMAGE_SIZE)
         elif job.source.kind == "scene":
             yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE)
         else:
-            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE)
+            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, listing)
 
 
 def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:

@@ -41,9 +41,7 @@ class SourceConfig(BaseModel):
     when: str | None = Field(
         default=None, description="acquisition time of all tiles, where the files do not say"
     )
-    names: Path | None = Field(
-        default=None, description="CSV that lists the tiles to take, in its column `id` or else its first"
-    )
+    listing: Path | None = Field(default=None, description="CSV of the tiles to take; see `listing.py`")
 
 
 @dataclass(frozen=True)

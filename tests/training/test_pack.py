@@ -100,7 +100,7 @@ def test_bigearthnet_layout(tmp_path: Path) -> None:
     labels = json.dumps({"labels": ["Mixed forest", "Sea and ocean"]}).encode()
     write(tmp_path / f"ben/labels/{name}_labels_metadata.json", labels)
     write(tmp_path / "ben/samples.csv", f"id\n{name}\nS2A_unlabelled\nS2A_empty_1\nS2A_gone\n".encode())
-    source = {"name": "ben", "kind": "bigearthnet", "path": "ben", "names": "ben/samples.csv"}
+    source = {"name": "ben", "kind": "bigearthnet", "path": "ben", "listing": "ben/samples.csv"}
     found = packing(tmp_path, source)
     assert found.column("id").tolist() == [name, "S2A_unlabelled"]
     assert found.column("labels").tolist() == ["Mixed forest|Sea and ocean", ""]
@@ -302,3 +302,46 @@ def test_real_bigearthnet_files_give_the_tiles_of_the_npz(shared: Path, tmp_path
         for name, place in zip(shard.column("id"), shard.column("place"), strict=True):
             places.setdefault(name, set()).add(int(place))
     assert all(len(p) == 1 for p in places.values())  # the same patch twice is one place
+
+
+def test_a_listing_says_what_the_files_do_not(tmp_path: Path) -> None:
+    for name in ("a", "sub/b", "sub/c"):
+        write(tmp_path / f"f/{name}.tif", geotiff(crs=None if name == "a" else "EPSG:32633"))
+    lines = (
+        "id,datetime,lat,lon,labels\nsub/c.tif,2021-03-04T05:00:00Z,,,Forest|River\na,2020-01-01,-10.5,20,\n"
+    )
+    write(tmp_path / "list.csv", lines.encode())
+    found = packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
+    assert found.column("id").tolist() == ["sub/c", "a"]
+    assert found.column("time").tolist() == ["2021-03-04T05:00:00Z", "2020-01-01"]
+    assert found.column("labels").tolist() == ["Forest|River", ""]
+    assert found.column("lat")[1] == -10.5
+    assert 47 < found.column("lat")[0] < 48  # of the file
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,datetime\na,yesterday\n", r"line 2: datetime 'yesterday'"),
+        (b"id,lat,lon\na,95,0\n", r"line 2: lat is 95"),
+        (b"id,lat,lon\na,5,\n", r"line 2: lat came without lon"),
+        (b"a\nb\na\n", r"line 3: a is listed twice"),
+        (b"\xff\xfe\xff", r"not a readable CSV"),
+    ],
+)
+def test_a_listing_that_cannot_be_used_names_the_line(tmp_path: Path, content: bytes, message: str) -> None:
+    write(tmp_path / "f/a.tif", geotiff())
+    write(tmp_path / "list.csv", content)
+    with pytest.raises(PackError, match=message):
+        packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
+
+
+def test_changed_labels_are_packed_anew(tmp_path: Path) -> None:
+    write(tmp_path / "ben/images/x.tif", geotiff())
+    source = {"name": "ben", "kind": "bigearthnet", "path": "ben"}
+    assert packing(tmp_path, source).column("labels").tolist() == [""]
+    write(tmp_path / "ben/labels/x.json", b'{"labels": ["Pastures"]}')
+    assert packing(tmp_path, source).column("labels").tolist() == ["Pastures"]
+    write(tmp_path / "ben/labels/x.json", b"[]")
+    with pytest.raises(PackError, match="no list 'labels'"):
+        packing(tmp_path, source)

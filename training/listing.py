@@ -1,0 +1,72 @@
+"""A CSV that lists tiles, and what it says of them that their files do not."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from model import metadata
+from model.metadata import Acquisition, MetadataError
+
+
+class ListingError(ValueError):
+    """A list of tiles that cannot be used: which line, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line; what it does not say is None, and then the file counts."""
+
+    name: str  # of the file, without its ending; with its folders where the list gives them
+    when: Acquisition | None = None
+    lat: float | None = None  # degrees
+    lon: float | None = None
+    labels: tuple[str, ...] | None = None
+
+
+Listing = Mapping[str, Listed]
+
+
+def read_listing(path: Path) -> dict[str, Listed]:
+    """Tiles by name, in the order of the file.
+
+    The columns `id`, `datetime`, `lat`, `lon` and `labels` ('|' between several) are read, others are not. A
+    file without a column `id` is a plain list of names: its first column counts, from the first line on.
+
+    Raises:
+        ListingError: not readable as CSV text, or a line with an unusable value or a name that came before.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ListingError(f"{path}: not a readable CSV file ({error})") from error
+    columns = [cell.strip() for cell in rows[0]] if rows else []
+    plain = "id" not in columns
+    found: dict[str, Listed] = {}
+    for number, row in enumerate(rows if plain else rows[1:], start=1 if plain else 2):
+        values = {"id": row[0]} if plain else dict(zip(columns, row, strict=False))
+        try:
+            line = _line({key: value.strip() for key, value in values.items()})
+        except (ValueError, MetadataError) as error:
+            raise ListingError(f"{path}, line {number}: {error}") from error
+        if line.name in found:
+            raise ListingError(f"{path}, line {number}: {line.name} is listed twice")
+        found[line.name] = line
+    return found
+
+
+def _line(values: dict[str, str]) -> Listed:
+    name = PurePosixPath(values["id"])
+    lat = float(values["lat"]) if values.get("lat") else None
+    lon = float(values["lon"]) if values.get("lon") else None
+    metadata.check_position(lat, lon)
+    return Listed(
+        name=str(name.with_suffix("") if name.suffix.lower() in (".tif", ".tiff") else name),
+        when=metadata.parse_datetime(values["datetime"]) if values.get("datetime") else None,
+        lat=lat,
+        lon=lon,
+        labels=tuple(part for part in values["labels"].split("|") if part) if "labels" in values else None,
+    )
