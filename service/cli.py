@@ -83,8 +83,57 @@ def sample_tile(
     )
 
 
+bench = typer.Typer(no_args_is_help=True, help="Measure this machine; figures as JSON on request.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("service")
+def bench_service(
+    rounds: Annotated[int, typer.Option(min=1, help="Of all measurements; medians are shown.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement in a round.")] = 3.0,
+    connections: Annotated[list[int] | None, typer.Option(min=1, help="1, 8 and 64 if not given.")] = None,
+    tiles: Annotated[int, typer.Option(min=1, max=64, help="In a request.")] = 1,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file for the JSON.")] = None,
+) -> None:
+    """Load a service of its own with closed loops; compare with the engine alone in the same rounds."""
+    from model.bundle import BundleError
+    from service import bench_service, bench_table, settings
+    from service.engine import EngineError
+    from service.load import LoadError
+
+    try:
+        figures = bench_service.run(
+            settings.load(),
+            rounds=rounds,
+            seconds=seconds,
+            connections=connections or bench_service.CONNECTIONS,
+            tiles=tiles,
+        )
+    except (settings.SettingsError, BundleError, EngineError, LoadError) as error:
+        _fail(error)
+    bench_table.show_service(figures)
+    if output is not None:
+        output.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+
+
 app.command()(tile_commands.embed)
 app.command()(tile_commands.classify)
+
+
+@app.command()
+def stack(
+    folder: Annotated[Path, typer.Argument(help="With the files of a Landsat Collection 2 Level 2 product.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The GeoTIFF to write.")] = Path("scene.tif"),
+) -> None:
+    """Make one georeferenced seven-band GeoTIFF of a Landsat product, which has one file per band."""
+    from service import delivery
+
+    try:
+        acquired = delivery.stack(folder, output)
+    except delivery.STACK_ERRORS as error:
+        _fail(error)
+    when = "its MTL, which tells when it was taken, is not there" if acquired is None else acquired.text
+    typer.echo(f"Wrote {output}: SR_B1 to SR_B7; {when}")
 
 
 def _fail(error: Exception) -> NoReturn:
