@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
+from service import delivery
 from service.client_errors import UnusableTileError
 from service.parameters import PER_TILE
 
@@ -116,7 +117,10 @@ class Tile:
     def _files(self, path: Path) -> list[tuple[str, str, Path]]:
         if not self.is_delivery:
             return [(TILE_PART, self.name or path.name, path)]
-        raise UnusableTileError(f"{path} is a folder; expected a file")
+        try:
+            return [(part, file.name, file) for part, file in delivery.find(path).items()]
+        except delivery.DeliveryError as error:
+            raise UnusableTileError(str(error)) from error
 
     def _written(self) -> bytes:
         """The array as a GeoTIFF."""

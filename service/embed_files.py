@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service import delivery
 from service.client import AsyncClient
 from service.client_errors import AuthenticationError, ClientError, ProblemError, UnusableTileError
 from service.client_tiles import Tile, TileRequest
@@ -212,12 +213,12 @@ def _expanded(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if not path.is_dir():
+        if not path.is_dir() or delivery.is_delivery(path):
             found.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES or delivery.is_delivery(p))
         if not inside:
-            raise InputError(f"{path}: no GeoTIFF (.tif, .tiff) in this folder")
+            raise InputError(f"{path}: no GeoTIFF (.tif, .tiff) and no Landsat delivery in this folder")
         found += inside
     return found
 
