@@ -109,7 +109,11 @@ class Stack:
             good = [i for i in ids if inspect(i)["State"]["Health"]["Status"] == "healthy"]
             return good if len(good) == count else []
 
-        ids: list[str] = wait_until(healthy, f"{count} healthy {service}")
+        try:
+            ids: list[str] = wait_until(healthy, f"{count} healthy {service}")
+        except AssertionError as error:
+            log = self.compose("logs", "--no-color", "--tail", "40", service, check=False)
+            raise AssertionError(f"{error}\n{log}") from None
         return ids
 
     def address(self, container: str) -> str:

@@ -84,6 +84,10 @@ class Load:
             assert time.monotonic() < deadline, f"no {count} answers in {timeout_s:g} s: {self.summary()}"
             time.sleep(0.02)
 
+    def last_cache(self) -> str | None:
+        """What the latest answer's X-Cache said."""
+        return self.outcomes[-1].cache if self.outcomes else None
+
     def failures(self) -> list[Outcome]:
         """Requests that were taken and not answered with 200."""
         return [outcome for outcome in self.outcomes if outcome.sent and outcome.status != 200]

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
+from model import bundle
+from model.probe import LinearProbe
 from tests.integration.compose import ROOT, Stack, free_port, inspect, run, unavailable, wait_until
 from tests.integration.load import NO_CACHE, Load
 from tests.rasters import dn_pixels, geotiff
@@ -23,26 +29,16 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 TIFF = {"Content-Type": "image/tiff"}
 MAX_TILES = 77  # set as an operator would, to see that settings arrive
+BUNDLE, PROBE, LABELS = "mine", "ground", ("water", "forest", "field")
 PARAMETERS = {"datetime": "2023-06-15T10:30:00Z"}
 
 
-class Timings:
-    """How long each step took, for the report at the end."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, what: str, began: float) -> None:
-        self.lines.append(f"  {what}: {time.monotonic() - began:.1f} s")
-
-
-@pytest.fixture(scope="module")
-def timings(request: pytest.FixtureRequest) -> Iterator[Timings]:
-    taken = Timings()
-    yield taken
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line("\ncontainers:\n" + "\n".join(taken.lines))
+@contextmanager
+def timed(figures: list[str], what: str) -> Iterator[None]:
+    """Notes how long a step took."""
+    began = time.monotonic()
+    yield
+    figures.append(f"{what}: {time.monotonic() - began:.1f} s")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +47,22 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def stack(ports: dict[str, int], timings: Timings) -> Iterator[Stack]:
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle of one's own, as an operator has it: the one that ships with a probe added."""
+    folder = tmp_path_factory.mktemp("bundles")
+    shutil.copytree(bundle.DEFAULT, folder / BUNDLE)
+    dim = bundle.load().config.embed_dim
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.1, (len(LABELS), dim)).astype(np.float32)
+    probe = LinearProbe("multi-class", "mean", LABELS, weights, np.zeros(len(LABELS), np.float32))
+    bundle.add_probe(folder / BUNDLE, PROBE, probe)
+    for path in (folder, *folder.rglob("*")):  # the container's user is another one
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(ports: dict[str, int], bundles: Path, figures: list[str]) -> Iterator[Stack]:
     """The project built and started, without Grafana."""
     reason = unavailable()
     if reason is not None:
@@ -66,19 +77,19 @@ def stack(ports: dict[str, int], timings: Timings) -> Iterator[Stack]:
         LANDMOE_PUBLISH=f"127.0.0.1:{ports['service']}",
         PROMETHEUS_PUBLISH=f"127.0.0.1:{ports['prometheus']}",
         LANDMOE_MAX_TILES=str(MAX_TILES),
+        LANDMOE_CACHE_MB="0",  # nothing in the process: a hit comes from Redis
+        LANDMOE_BUNDLES=str(bundles),
+        LANDMOE_BUNDLE=f"/bundles/{BUNDLE}",
     )
-    began = time.monotonic()
-    stack.compose("build", "landmoe")
-    timings.add("build the cpu image", began)
+    with timed(figures, "build the cpu image"):
+        stack.compose("build", "landmoe")
     try:
-        began = time.monotonic()
-        stack.up("landmoe", "redis", "prometheus")
-        timings.add("up: service, Redis, Prometheus, all healthy", began)
+        with timed(figures, "up: service, Redis and Prometheus, all healthy"):
+            stack.up("landmoe", "redis", "prometheus")
         yield stack
     finally:
-        began = time.monotonic()
-        scaled(stack).compose("--profile", "single", "down", "-v", "--remove-orphans")
-        timings.add("down", began)
+        with timed(figures, "down"):
+            scaled(stack).compose("--profile", "single", "down", "-v", "--remove-orphans")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +116,7 @@ def query(ports: dict[str, int], promql: str) -> list[tuple[dict[str, str], floa
     return [(series["metric"], float(series["value"][1])) for series in answer.json()["data"]["result"]]
 
 
-def test_the_image_is_slim_and_unprivileged(stack: Stack, timings: Timings) -> None:
+def test_the_image_is_slim_and_unprivileged(stack: Stack, figures: list[str]) -> None:
     image = inspect("landmoe:test-cpu")
     labels = image["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "test"
@@ -117,8 +128,8 @@ def test_the_image_is_slim_and_unprivileged(stack: Stack, timings: Timings) -> N
     assert found.strip() == "None"
     megabytes = image["Size"] / 1e6
     own = megabytes - inspect("python:3.11-slim-bookworm")["Size"] / 1e6
-    timings.lines.append(f"  cpu image: {megabytes:.0f} MB, {own:.0f} MB of it above its base")
-    assert own < 450
+    figures.append(f"cpu image: {megabytes:.0f} MB, {own:.0f} MB of it above its base")
+    assert own < 560
 
 
 def test_the_container_may_do_little(stack: Stack) -> None:
@@ -156,25 +167,23 @@ def test_a_tile_is_embedded_and_kept_in_redis(client: httpx.Client, stack: Stack
 
 
 def test_a_restarted_service_finds_its_results_in_redis(
-    client: httpx.Client, stack: Stack, tiles: list[bytes], timings: Timings
+    client: httpx.Client, stack: Stack, tiles: list[bytes], figures: list[str]
 ) -> None:
-    began = time.monotonic()
-    stack.compose("restart", "landmoe")
-    stack.wait_healthy("landmoe")
-    timings.add("restart the service", began)
+    with timed(figures, "restart of the service"):
+        stack.compose("restart", "landmoe")
+        stack.wait_healthy("landmoe")
     again = client.post("/embed", content=tiles[0], headers=TIFF, params=PARAMETERS)
     assert again.headers["X-Cache"] == "hit"
 
 
 def test_a_tile_is_classified(client: httpx.Client, tiles: list[bytes]) -> None:
-    probes = client.get("/model").json()["probes"]
-    assert probes, "the bundle that ships has probes"
-    for probe in probes:
-        answer = client.post("/classify", content=tiles[1], headers=TIFF, params={"probe": probe["name"]})
-        assert answer.status_code == 200, answer.text
-        predictions = answer.json()["data"][0]["predictions"]
-        assert {p["label"] for p in predictions} <= set(probe["labels"])
-        assert all(0 <= p["probability"] <= 1 for p in predictions)
+    """With the probe of the operator's own bundle."""
+    assert PROBE in [probe["name"] for probe in client.get("/model").json()["probes"]]
+    answer = client.post("/classify", content=tiles[1], headers=TIFF, params={"probe": PROBE})
+    assert answer.status_code == 200, answer.text
+    predictions = answer.json()["data"][0]["predictions"]
+    assert {p["label"] for p in predictions} == set(LABELS)
+    assert sum(p["probability"] for p in predictions) == pytest.approx(1)
 
 
 def test_prometheus_scrapes_and_counts(
@@ -184,37 +193,40 @@ def test_prometheus_scrapes_and_counts(
     ((_, up),) = query(ports, 'up{job="landmoe"}')
     assert up == 1
     counted = 'sum(landmoe_requests_total{route="/embed", outcome="ok"})'
-    ((_, before),) = query(ports, counted) or [({}, 0.0)]
+    before = sum(value for _, value in query(ports, counted))
     for tile in tiles[:5]:
         assert client.post("/embed", content=tile, headers=NO_CACHE).status_code == 200
-    wait_until(lambda: query(ports, counted)[0][1] >= before + 5, "five more requests counted", timeout_s=30)
+
+    def counted_all() -> bool:
+        return sum(value for _, value in query(ports, counted)) >= before + 5
+
+    wait_until(counted_all, "five more requests counted", timeout_s=30)
     rules = httpx.get(f"http://127.0.0.1:{ports['prometheus']}/api/v1/rules").json()["data"]["groups"]
     assert {rule["health"] for group in rules for rule in group["rules"]} == {"ok"}
 
 
 def test_requests_go_on_while_redis_is_away(
-    stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+    stack: Stack, ports: dict[str, int], tiles: list[bytes], figures: list[str]
 ) -> None:
     """Stopped and started again in the middle of load, with the cache in use: no request fails."""
     with Load(f"http://127.0.0.1:{ports['service']}", tiles, headers=TIFF) as load:
-        load.wait_for_answers(20)
+        wait_until(lambda: load.last_cache() == "hit", "hits in Redis")
         stack.compose("stop", "-t", "1", "redis")
-        stopped = time.monotonic()
+        wait_until(lambda: load.last_cache() != "hit", "requests without Redis")
         load.wait_for_answers(40)
         began = time.monotonic()
         stack.compose("start", "redis")
         stack.wait_healthy("redis")
-        load.wait_for_answers(40)
-    timings.lines.append(f"  Redis stopped and started under load: {load.summary()}")
+        wait_until(lambda: load.last_cache() == "hit", "hits in the new Redis", timeout_s=30)
+        figures.append(f"Redis is used again {time.monotonic() - began:.1f} s after its start")
+    slowest = max(outcome.ended - outcome.began for outcome in load.outcomes)
+    figures.append(f"Redis stopped and started under load: {load.summary()}; slowest {slowest:.2f} s")
     assert not load.failures(), load.summary()
     assert all(outcome.sent for outcome in load.outcomes)
-    slowest = max(o.ended - o.began for o in load.outcomes if o.ended > stopped)
-    timings.lines.append(f"  slowest request without Redis: {slowest:.2f} s")
     assert slowest < 10
-    assert began > stopped
 
 
-def test_stopping_the_container_loses_nothing(stack: Stack, tiles: list[bytes], timings: Timings) -> None:
+def test_stopping_the_container_loses_nothing(stack: Stack, tiles: list[bytes], figures: list[str]) -> None:
     """What was taken before SIGTERM is answered; what comes later finds nobody, or is told so."""
     container = stack.container("landmoe")
     # Past the published port: the engine's proxy there takes connections that nobody behind it takes.
@@ -226,7 +238,7 @@ def test_stopping_the_container_loses_nothing(stack: Stack, tiles: list[bytes], 
         stop.start()
         stop.join()
         took = time.monotonic() - began
-    timings.lines.append(f"  docker stop under load: {took:.1f} s; {load.summary()}")
+    figures.append(f"docker stop under load: {took:.1f} s; {load.summary()}")
     assert inspect(container)["State"]["ExitCode"] == 0
     assert took < 30
     lost = [outcome for outcome in load.failures() if outcome.status != 503]
@@ -234,17 +246,14 @@ def test_stopping_the_container_loses_nothing(stack: Stack, tiles: list[bytes], 
 
 
 def test_two_replicas_behind_the_gateway(
-    client: httpx.Client, stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+    client: httpx.Client, stack: Stack, ports: dict[str, int], tiles: list[bytes], figures: list[str]
 ) -> None:
     both = scaled(stack)
     stack.compose("rm", "-sf", "landmoe")
-    began = time.monotonic()
-    both.compose("build", "gateway")
-    timings.add("build the gateway", began)
-    # The replicas' image is the one built before; building it again would find everything in the cache.
-    began = time.monotonic()
-    both.up("redis", "replica", "gateway", "prometheus", replica=2)
-    timings.add("up: two replicas and the gateway, all healthy", began)
+    with timed(figures, "build the gateway"):
+        both.compose("build", "gateway")
+    with timed(figures, "up: two replicas and the gateway, all healthy"):
+        both.up("redis", "replica", "gateway", "prometheus", replica=2)
     published = [c for name in ("replica", "gateway") for c in both.containers(name) if _published(c)]
     assert published == both.containers("gateway")
     wait_until(
@@ -270,7 +279,7 @@ def _published(container: str) -> bool:
 
 
 def test_a_killed_replica_costs_no_request(
-    stack: Stack, ports: dict[str, int], tiles: list[bytes], timings: Timings
+    stack: Stack, ports: dict[str, int], tiles: list[bytes], figures: list[str]
 ) -> None:
     """Not even those that were under way in it: the gateway gives them to the other."""
     both = scaled(stack)
@@ -280,7 +289,7 @@ def test_a_killed_replica_costs_no_request(
         run("docker", "kill", victim)
         load.wait_for_answers(80)
     slowest = max(outcome.ended - outcome.began for outcome in load.outcomes)
-    timings.lines.append(f"  replica killed under load: {load.summary()}; slowest {slowest:.1f} s")
+    figures.append(f"replica killed under load: {load.summary()}; slowest {slowest:.1f} s")
     assert not load.failures(), (load.summary(), load.failures()[:3])
     assert all(outcome.sent for outcome in load.outcomes)
     (left,) = both.containers("replica")
