@@ -183,7 +183,7 @@ class Order:
         return np.concatenate(parts).astype(np.int64)
 
 
-def source_weights(tiles: TileSet, weights: Mapping[str, float]) -> NDArray[np.float64] | None:
+def source_weights(tiles: TileSet, weights: Mapping[str, float] | None) -> NDArray[np.float64] | None:
     """Weight of every tile, where `weights` gives each source's share of the views; None when there are none.
 
     Raises:

@@ -23,7 +23,7 @@ from training.loss import Losses, pretraining_losses, value_weights
 from training.recipe import PretrainConfig
 from training.run_log import RunLog
 from training.schedule import averaged
-from training.shards import PackedSet, open_packed
+from training.shards import PackedSet, PackError, open_packed
 from training.state import Progress, RunState
 from training.validation import validate
 
@@ -56,7 +56,10 @@ class Pretraining:
         )
         tiles = self._tiles(packed, config.data.split)
         validated = config.data.validation_split
-        self.validation = self._tiles(packed, validated) if validated else None
+        try:
+            self.validation = self._tiles(packed, validated) if validated else None
+        except PackError as error:
+            raise PackError(f"{error}; data.validation_split=null trains without validation") from error
         self.tiles = len(tiles)
         self.schedule = config.schedule(config.total_steps(len(tiles), self.fabric.world_size))
         data = config.data

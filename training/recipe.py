@@ -23,8 +23,8 @@ class DataConfig(BaseModel):
     path: Path
     split: str | None = Field(default="train", description="None uses every tile")
     validation_split: str | None = Field(default="validation", description="None validates on nothing")
-    weights: dict[str, float] = Field(
-        default={}, description="share of views per source; empty: by number of tiles"
+    weights: dict[str, float] | None = Field(
+        default=None, description="share of views per source; None: by number of tiles"
     )
     min_valid_fraction: float = Field(default=0.0, ge=0, le=1)
     nodata_fill: NodataFill = "as_is"
@@ -34,8 +34,8 @@ class DataConfig(BaseModel):
 
     @field_validator("weights")
     @classmethod
-    def _positive(cls, weights: dict[str, float]) -> dict[str, float]:
-        if any(not w > 0 for w in weights.values()):
+    def _positive(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        if any(not w > 0 for w in (weights or {}).values()):
             raise ValueError("expected positive numbers")
         return weights
 

@@ -20,6 +20,7 @@ from training.cli import app
 from training.pretrain import NonFiniteLossError, Pretraining
 from training.recipe import PretrainConfig
 from training.settings import load
+from training.shards import PackError
 from training.state import StateError
 
 
@@ -198,6 +199,16 @@ def test_bf16_trains_too(data: Path, tmp_path: Path) -> None:
     run = trained(data, tmp_path, "run.precision=bf16", "steps=2")
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
     assert all(np.isfinite(float(row["total"])) for row in table(tmp_path))
+
+
+def test_without_validation_places_it_says_how_to_go_on(tmp_path: Path) -> None:
+    one = packed(tmp_path / "one", validation=0, test=0).path
+    with pytest.raises(PackError, match=r"split 'validation'.*data\.validation_split=null"):
+        Pretraining(recipe(one), tmp_path / "run")
+    run = trained(one, tmp_path / "run", "data.validation_split=null", "steps=2")
+    assert run.step == 2
+    assert not (tmp_path / "run/best.safetensors").exists()
+    assert checkpoint.load(tmp_path / "run/last.safetensors").info["best_validation_masked"] is None
 
 
 def test_command_reports_configuration_errors(data: Path, tmp_path: Path) -> None:
