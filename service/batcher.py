@@ -71,6 +71,7 @@ class Batcher:
 
     async def start(self) -> None:
         """Begins to feed the engine."""
+        self._note_queue()
         self._feeder = asyncio.create_task(self._feed(), name="batcher")
 
     @property
@@ -140,7 +141,7 @@ class Batcher:
         alone = not (self._running or len(self._queue) or self._gate.reserved)
         waiting = [Waiting(dn, encoding, output, loop.create_future(), alone) for dn, encoding in tiles]
         self._queue.put(waiting)
-        metrics.QUEUE_DEPTH.set(len(self._queue))
+        self._note_queue()
         self._wake.set()
         try:
             return await asyncio.gather(*(w.future for w in waiting), return_exceptions=True)
@@ -192,7 +193,7 @@ class Batcher:
         share = math.ceil(len(self._queue) / self._pool.idle)
         batch, dropped = self._queue.take(len(self._queue) if alone else min(share, self.max_batch_size))
         metrics.DROPPED.inc(dropped)
-        metrics.QUEUE_DEPTH.set(len(self._queue))
+        self._note_queue()
         if batch:
             self._alone = alone
             task = asyncio.create_task(self._run(self._pool.take(), batch, alone))
@@ -251,5 +252,9 @@ class Batcher:
             for tile in self._queue.clear():
                 if not tile.future.done():
                     tile.future.set_exception(UnavailableError(self.reason, "engine-failed"))
-            metrics.QUEUE_DEPTH.set(0)
+            self._note_queue()
         self._wake.set()
+
+    def _note_queue(self) -> None:
+        metrics.QUEUE_DEPTH.set(len(self._queue))
+        metrics.QUEUE_CAPACITY.set(self._gate.capacity)

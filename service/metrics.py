@@ -67,6 +67,12 @@ QUEUE_DEPTH = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
+QUEUE_CAPACITY = Gauge(
+    "landmoe_queue_capacity_tiles",
+    "Tiles that may be prepared or wait now: the queue size, or less where the engine could not answer so many",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 DROPPED = Counter(
     "landmoe_dropped_tiles",
     "Tiles dropped from the queue because nobody waits for them any more",
