@@ -164,10 +164,10 @@ def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[st
         raise StartError(str(error)) from error
     if listening:
         log.info("listening", **listening)
-    server = _Server(app, settings)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise StartError("the service did not start; the lines above say why")
+    try:
+        _Server(app, settings).run(sockets=[listener])
+    except SystemExit as error:  # uvicorn's way to say that the application did not start
+        raise StartError("the service did not start; the lines above say why") from error
 
 
 def _work(settings: Settings, listener: socket.socket) -> None:

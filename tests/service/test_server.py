@@ -199,3 +199,19 @@ def test_info_for_programs_and_for_people() -> None:
     missing = run("info", "/nowhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("landmoe: no bundle at /nowhere")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LANDMOE_PROVIDER", "cuda", "ONNX Runtime has no CUDA"),
+        ("LANDMOE_PRECISION", "fast", "needs an encoder in int8"),
+        ("LANDMOE_REDIS_URL", "nonsense", "expected redis://"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(name: str, value: str, words: str, workers: str) -> None:
+    done = run("serve", "--port", "0", "--workers", workers, **{name: value})
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert words in done.stderr
