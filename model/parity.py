@@ -102,7 +102,7 @@ def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -
         errors = _errors(found, reference)
         error = np.max(list(errors.values()), axis=0)  # [B]; NaN wherever one is
         flipped = np.zeros(len(dn), bool)
-        for i in np.flatnonzero(~(error <= tolerance)):
+        for i in np.flatnonzero(~(error <= tolerance)).tolist():
             answer = {name: values[i : i + 1] for name, values in found.items()}
             tile = encoder, dn[i : i + 1], metadata[i : i + 1]
             flipped[i] = _is_flip(*tile, answer, margins[i], tolerance)
