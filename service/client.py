@@ -67,6 +67,10 @@ class AsyncClient:
             raise ValueError(
                 f"concurrency is {concurrency}, tiles_per_request {tiles_per_request}; expected 1 or more"
             )
+        if not url.startswith(("http://", "https://")):
+            raise TransportError(
+                f"{url!r} is no address of a service; expected such as http://127.0.0.1:8000"
+            )
         self._max_wait_s = max_wait_s
         self.concurrency = concurrency
         self._tiles_per_request = tiles_per_request
@@ -79,7 +83,7 @@ class AsyncClient:
                 limits=httpx.Limits(max_connections=concurrency + 1),
                 transport=transport,
             )
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except httpx.InvalidURL as error:
             raise TransportError(f"{url!r} is no address of a service: {error}") from error
         self._model: dict[str, Any] | None = None
 
@@ -236,7 +240,10 @@ class AsyncClient:
 
     async def _retried(self, send: Callable[[], Any]) -> httpx.Response:
         async for attempt in stamina.retry_context(
-            on=_wait_s, attempts=None if self._max_wait_s else 1, timeout=self._max_wait_s, wait_max=10
+            on=_wait_s,
+            attempts=None if self._max_wait_s else 1,
+            timeout=self._max_wait_s or None,
+            wait_max=10,
         ):
             with attempt:
                 response: httpx.Response = await send()

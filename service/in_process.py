@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.settings import Settings
@@ -17,10 +18,11 @@ class InProcessTransport(httpx.ASGITransport):
 
     Args:
         settings: of the application.
+        app: instead of one made from the settings.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._application = create_app(settings)
+    def __init__(self, settings: Settings, app: FastAPI | None = None) -> None:
+        self._application = create_app(settings) if app is None else app
         self._running = AsyncExitStack()
         super().__init__(self._application, raise_app_exceptions=False)
 

@@ -1,0 +1,315 @@
+"""The client against the application, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import stamina
+
+from service.app import create_app
+from service.client import AsyncClient, Client
+from service.client_errors import (
+    AuthenticationError,
+    ClientError,
+    OverloadedError,
+    ProblemError,
+    TileProblemError,
+    TooLargeError,
+    TransportError,
+    UnusableTileError,
+)
+from service.client_results import Embedding, Failure
+from service.client_tiles import Tile
+from service.in_process import InProcessTransport
+from service.settings import Settings
+from tests.rasters import ORIGIN, dn_pixels, geotiff
+from tests.service.fake_engine import FakeEngine
+
+MakeLocal = Callable[..., Client]
+
+
+class _Local(InProcessTransport):
+    """The application with an engine that needs no model."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(Settings(**settings), app=create_app(Settings(**settings), FakeEngine()))
+
+
+def local(client: dict[str, Any] | None = None, **settings: Any) -> Client:
+    return Client("http://local", transport=_Local(**settings), **(client or {}))
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with local() as client:
+        yield client
+
+
+def test_everything_that_is_a_tile(client: Client, tmp_path: Path) -> None:
+    data = geotiff()
+    path = tmp_path / "tile.tif"
+    path.write_bytes(data)
+    array = Tile(data=dn_pixels(), crs="EPSG:32633", transform=(30, 0, ORIGIN[0], 0, -30, ORIGIN[1]))
+    answer = client.embed([path, str(path), data, bytearray(data), array])
+    values = answer.array()
+    assert values.shape == (5, 12)
+    assert values.dtype == np.float32
+    assert (values == values[0]).all()
+    assert [item.source for item in answer.results] == ["tile.tif"] * 5
+    assert [item.index for item in answer] == [0, 1, 2, 3, 4]
+    assert answer.model["name"] == "fake"
+    assert answer.summary == {"tiles": 5, "windows": 5, "embedded": 5, "skipped_empty": 0, "failed": 0}
+
+
+@pytest.mark.parametrize("given", [geotiff(), dn_pixels(), Tile(data=geotiff())])
+def test_a_single_tile_needs_no_list(client: Client, given: Any) -> None:
+    assert len(client.embed(given)) == 1
+
+
+def test_a_stack_of_arrays_is_many_tiles(client: Client) -> None:
+    stack = np.stack([dn_pixels(seed=n) for n in range(3)])
+    assert client.embed(stack).array().shape == (3, 12)
+
+
+def test_tokens_keep_their_shape(client: Client) -> None:
+    assert client.embed([geotiff(), geotiff()], pooling="tokens").array().shape == (2, 105, 12)
+
+
+def test_what_is_said_of_each_tile(client: Client) -> None:
+    tiles = [
+        Tile(data=geotiff(), id="a", datetime="2020-08-02", lat=47.7, lon=13.4),
+        geotiff(crs=None),
+        Tile(
+            data=geotiff(dn_pixels() * np.float32(2.75e-5) - np.float32(0.2)),
+            units="reflectance",
+            name="x.tif",
+        ),
+    ]
+    one, two, three = client.embed(tiles, datetime_source="request").results
+    assert (one.id, one.fields["datetime"], one.fields["lat"]) == ("a", "2020-08-02", 47.7)
+    assert (two.id, two.fields["datetime"], two.fields["lat"]) == ("1", None, None)
+    assert (three.id, three.source, three.fields["units"]) == ("2", "x.tif", "reflectance")
+
+
+def test_many_tiles_are_divided_and_come_back_in_order() -> None:
+    tiles = [geotiff(dn_pixels(seed=n)) for n in range(50)]
+    done: list[tuple[int, int]] = []
+    with local({"tiles_per_request": 4, "concurrency": 3}) as divided, local() as whole:
+        many = divided.embed(tiles, progress=lambda *at: done.append(at))
+        assert [item.id for item in many.results] == [str(n) for n in range(50)]
+        assert (many.array() == whole.embed(tiles).array()).all()
+    assert len(done) == 13
+    assert done[-1] == (50, 50)
+    assert many.summary["embedded"] == 50
+
+
+def test_the_service_s_own_limit_divides_too() -> None:
+    with local(max_tiles=3) as client:
+        assert len(client.embed([geotiff()] * 10).results) == 10
+
+
+def test_a_failing_tile_fails_alone(client: Client) -> None:
+    answer = client.embed([geotiff(), b"no tiff", geotiff(np.zeros((7, 41, 41), np.uint16))])
+    assert [type(item) for item in answer] == [Embedding, Failure, Failure]
+    assert [failure.error.code for failure in answer.failures] == ["not-a-tiff", "empty-tile"]  # type: ignore[attr-defined]
+    assert [failure.index for failure in answer.failures] == [1, 2]
+    with pytest.raises(TileProblemError, match="no tiff"):
+        answer.raise_for_failures()
+    with pytest.raises(TileProblemError):
+        answer.array()
+
+
+def test_all_tiles_of_a_request_fail_each_for_its_own_reason() -> None:
+    with local({"tiles_per_request": 2}) as client:
+        answer = client.embed([b"one", geotiff(np.zeros((7, 41, 41), np.uint16)), geotiff()])
+    assert [failure.error.code for failure in answer.failures] == ["not-a-tiff", "empty-tile"]  # type: ignore[attr-defined]
+    assert answer.summary["failed"] == 2
+    assert answer.failures[0].error.request_id  # type: ignore[attr-defined]
+
+
+def test_a_scene(client: Client) -> None:
+    answer = client.embed([geotiff(dn_pixels(120, 80))], fit="grid")
+    places = [(item.fields["row"], item.fields["col"]) for item in answer.results]
+    assert places == [(row, col) for row in range(3) for col in range(2)]
+    assert answer.array().shape == (6, 12)
+
+
+@pytest.mark.parametrize(
+    "given", ["/no/such/file.tif", 7, np.zeros((3, 3)), dn_pixels().astype(np.complex64), [None]]
+)
+def test_what_is_no_tile(client: Client, given: Any) -> None:
+    with pytest.raises(UnusableTileError):
+        client.embed(given)
+
+
+def test_the_key_is_sent() -> None:
+    key = "k" * 20
+    with local({"api_key": key}, api_keys=key) as client:
+        assert len(client.embed(geotiff()).results) == 1
+    with (
+        local({"api_key": "other"}, api_keys=key) as client,
+        pytest.raises(AuthenticationError, match="not known"),
+    ):
+        client.embed(geotiff())
+
+
+def test_a_request_that_is_too_large_as_a_whole() -> None:
+    big = np.tile(dn_pixels(), (1, 10, 10))
+    with local(max_upload_mb=0.1) as client:
+        with pytest.raises(TooLargeError):
+            client.embed([big], fit="resize")
+        answer = client.embed([geotiff(), big], fit="resize", keep_going=True)
+    assert [type(item) for item in answer] == [Embedding, Failure]
+
+
+def test_asyncio() -> None:
+    async def both() -> list[int]:
+        async with AsyncClient("http://local", transport=_Local()) as client:
+            answers = await asyncio.gather(client.embed(geotiff()), client.embed([geotiff()] * 3))
+            return [len(answer) for answer in answers]
+
+    assert asyncio.run(both()) == [1, 3]
+
+
+@contextmanager
+def scripted(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str, list[float]]]:
+    """A server that gives answers one after another, the last again and again; and when it was asked."""
+    left, asked = list(answers), []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(time.monotonic())
+            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def refusal(status: int, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    body = {
+        "type": "urn:landmoe:problem:queue-full",
+        "title": "",
+        "status": status,
+        "detail": "full",
+        "request_id": "r",
+    }
+    return status, headers, json.dumps(body).encode()
+
+
+GOOD = (200, {}, b'{"name": "x"}')
+
+
+def test_retry_after_is_honoured() -> None:
+    with scripted(refusal(429, **{"Retry-After": "1"}), GOOD) as (url, asked), Client(url) as client:
+        assert client.model() == {"name": "x"}
+    assert len(asked) == 2
+    assert 1 <= asked[1] - asked[0] < 4
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_other_troubles_that_pass(status: int) -> None:
+    with (
+        scripted(refusal(status), (status, {}, b"<html>gateway</html>"), GOOD) as (url, asked),
+        Client(url) as client,
+    ):
+        assert client.model() == {"name": "x"}
+    assert len(asked) == 3
+
+
+def test_it_gives_up_in_the_end_and_says_why() -> None:
+    with (
+        scripted(refusal(429, **{"Retry-After": "1"})) as (url, asked),
+        Client(url, max_wait_s=2) as client,
+        pytest.raises(OverloadedError, match="full") as caught,
+    ):
+        client.model()
+    assert caught.value.retry_after_s == 1
+    assert 2 <= len(asked) <= 4
+
+
+def test_it_does_not_try_again_where_that_is_not_wanted() -> None:
+    with (
+        scripted(refusal(429)) as (url, asked),
+        Client(url, max_wait_s=0) as client,
+        pytest.raises(OverloadedError),
+    ):
+        client.model()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 500])
+def test_what_does_not_pass_is_not_tried_again(status: int) -> None:
+    with scripted(refusal(status)) as (url, asked), Client(url) as client, pytest.raises(ProblemError):
+        client.model()
+    assert len(asked) == 1
+
+
+def test_an_answer_of_something_else_is_told() -> None:
+    with (
+        scripted((404, {}, b"<h1>It works</h1>")) as (url, _),
+        Client(url) as client,
+        pytest.raises(ClientError, match="It works"),
+    ):
+        client.model()
+
+
+def test_nobody_is_there() -> None:
+    with (
+        Client("http://127.0.0.1:9", max_wait_s=0) as client,
+        pytest.raises(TransportError, match=r"127\.0\.0\.1:9"),
+    ):
+        client.model()
+
+
+def test_retries_are_spread() -> None:
+    """Clients that were refused at the same moment do not return at the same one."""
+    from service.client import _wait_s
+
+    waits = {round(float(_wait_s(OverloadedError({"status": 429}, 8.0))), 3) for _ in range(50)}
+    assert len(waits) > 40
+    assert min(waits) >= 8
+    assert max(waits) <= 10
+
+
+def test_stamina_is_not_in_testing_mode() -> None:
+    assert not stamina.is_testing()
+
+
+def test_cancelling_stops_asking() -> None:
+    async def cancelled() -> int:
+        transport = httpx.MockTransport(lambda _: httpx.Response(429, headers={"Retry-After": "30"}))
+        async with AsyncClient("http://x", transport=transport) as client:
+            task = asyncio.create_task(client.model())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return 1
+
+    assert asyncio.run(cancelled()) == 1
