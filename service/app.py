@@ -84,9 +84,9 @@ def create_app(
         app.state.spool.prepare()
         app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
         metrics.set_model(running.bundle, running.precision, running.provider)
-        await store.start()
         await pipeline.warm_up()
         await batcher.start()
+        await store.start()
         vital_signs = VitalSigns(lambda: batcher.healthy)
         vital_signs.start()
         bundle = running.bundle

@@ -35,10 +35,8 @@ _T = TypeVar("_T")
 
 _FAILURES = 5  # in a row, before Redis is left alone: one may be the network's hiccup
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
-_KEYS_PER_COMMAND = (
-    64  # 64 results of all tokens are 4 MB: a few milliseconds of a server that serves others too
-)
-_BYTES_PER_PIPELINE = 1_000_000
+_KEYS_PER_COMMAND = 64  # results of all tokens are then 4 MB: a few milliseconds of a shared server
+_BACKGROUND_S = 1.0  # for what nobody waits for: pings, and writes as a whole
 _CLOSE_S = 1.0  # for writes still queued when the service stops
 
 
@@ -151,11 +149,11 @@ class RedisStore:
             await self._redis.aclose()
         REDIS_BREAKER_OPEN.set(0)
 
-    async def _call(self, command: str, answer: Awaitable[_T]) -> _T | None:
+    async def _call(self, command: str, answer: Awaitable[_T], patience_s: float | None = None) -> _T | None:
         """Redis' answer, or None: it failed, which is counted and told to the breaker."""
         start = time.perf_counter()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(patience_s or self._patience_s):
                 result = await answer
         except Exception as error:  # whatever a broken server makes the client raise, no request fails for it
             kind = kind_of(error)
@@ -183,14 +181,14 @@ class RedisStore:
     async def _watch(self) -> None:
         """Tries the server at start, and again for as long as the breaker is open."""
         for _ in range(_FAILURES):
-            if await self._call("ping", self._redis.ping()) is not None:
+            if await self._call("ping", self._redis.ping(), _BACKGROUND_S) is not None:
                 break
         while True:
             await self._opened.wait()
             while self._breaker.is_open:
                 await asyncio.sleep(self._breaker.wait_s)
                 if self._breaker.begin():
-                    await self._call("ping", self._redis.ping())
+                    await self._call("ping", self._redis.ping(), _BACKGROUND_S)
             self._opened.clear()
 
     async def _write(self) -> None:
@@ -206,15 +204,12 @@ class RedisStore:
             pipeline = self._redis.pipeline(transaction=False)
             for key, value in entries:
                 pipeline.set(key, value, px=self._ttl_ms)
-            self._count(len(entries), await self._call("set", pipeline.execute(raise_on_error=False)))
+            answers = await self._call("set", pipeline.execute(raise_on_error=False), _BACKGROUND_S)
+            self._count(len(entries), answers)
 
     def _take(self) -> list[tuple[bytes, bytes]]:
-        entries: list[tuple[bytes, bytes]] = []
-        size = 0
-        while self._queue and size < _BYTES_PER_PIPELINE:
-            entries.append(self._queue.popleft())
-            size += sum(map(len, entries[-1]))
-        self._queued_bytes -= size
+        entries = [self._queue.popleft() for _ in range(min(len(self._queue), _KEYS_PER_COMMAND))]
+        self._queued_bytes -= sum(len(key) + len(value) for key, value in entries)
         return entries
 
     def _count(self, entries: int, answers: list[Any] | None) -> None:
