@@ -96,8 +96,6 @@ def _transform(grid: Grid) -> rasterio.Affine:
     """Of the scene's, moved by half of what a window is larger than a pixel, and scaled."""
     assert grid.place is not None  # noqa: S101  # asked for scenes with a place only
     margin = (TILE_SIZE - grid.stride) / 2
-    return (
-        rasterio.Affine(*grid.place.transform)
-        * rasterio.Affine.translation(margin, margin)
-        * rasterio.Affine.scale(grid.stride)
-    )
+    a, b, c, d, e, f = grid.place.transform
+    scaled = (a * grid.stride, b * grid.stride, d * grid.stride, e * grid.stride)
+    return rasterio.Affine(*scaled[:2], c + (a + b) * margin, *scaled[2:], f + (d + e) * margin)

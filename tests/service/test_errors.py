@@ -18,6 +18,7 @@ from service.errors import PROBLEMS, TYPE_PREFIX
 from service.json_text import dumps
 from service.settings import Settings
 from tests.rasters import dn_pixels, geotiff
+from tests.service import deliveries
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import FakeEngine
 
@@ -115,6 +116,11 @@ SITUATIONS: dict[str, Callable[[MakeClient], Response]] = {
     "unsupported-pixel-type": lambda make: send(make(), geotiff(dn_pixels().astype(np.complex64))),
     "unknown-units": lambda make: send(make(), geotiff(dn_pixels() // 10)),
     "wrong-size": lambda make: send(make(), geotiff(dn_pixels(20, 20))),
+    "too-cloudy": lambda make: make().post(
+        "/embed",
+        files=deliveries.parts(flags=np.full((41, 41), deliveries.CLOUD)),
+        data={"max_cloud_fraction": "0.5"},
+    ),
     "empty-tile": lambda make: send(make(), geotiff(np.zeros((7, 41, 41), np.uint16))),
     "bad-parameter": lambda make: send(make(), geotiff(), pooling="max"),
     "unknown-parameter": lambda make: send(make(), geotiff(), poling="mean"),
@@ -161,7 +167,8 @@ def test_a_situation_is_answered_with_its_row(code: str, make_client: MakeClient
         ({"bands": "1,2"}, ["bands", "seven"]),
         ({"units": "kelvin"}, ["units", "'kelvin'", "'reflectance'"]),
         ({"units": "dn", "scale": "2"}, ["units", "scale"]),
-        ({"fit": "grid"}, ["fit", "'grid'", "'crop'", "'resize'"]),
+        ({"stride": "20"}, ["stride", "20", "fit=grid"]),
+        ({"fit": "grid", "stride": "0"}, ["stride", "'0'"]),
         ({"fit": "stretch"}, ["fit", "'stretch'", "'crop'"]),
         ({"format": "shapefile"}, ["format", "'shapefile'", "'npy'", "'parquet'"]),
         ({"id": "x" * 501}, ["id", "500"]),
