@@ -25,6 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._in_headers = True
+        self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has come; it must say what it wants."""
@@ -38,7 +39,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        if self.cycle is not None and self.cycle.response_complete and not self._in_headers:
+        answered = self.cycle is not None and self.cycle.response_complete
+        # A request may be answered, refused for instance, while its body is still on its way.
+        if answered and not self._in_headers and not self._in_body:
             self._expect_headers()  # the next request on a connection that was kept
         if self._in_headers:
             self._header_bytes += len(data)
@@ -54,9 +57,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its headers are over, and what comes now is its body."""
-        self._in_headers = False
+        self._in_headers, self._in_body = False, True
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Its body is over."""
+        self._in_body = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered with a problem object, too."""

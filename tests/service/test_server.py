@@ -106,6 +106,21 @@ def test_a_client_that_sends_too_much_gets_to_read_the_answer(server: ServerProc
     assert "2,000,000" in answer.json()["detail"]
 
 
+def test_a_body_that_follows_its_refusal_does_not_harm_the_connection(server: ServerProcess) -> None:
+    host, port = re.fullmatch(r"http://(.+):(\d+)", server.url).groups()  # type: ignore[union-attr]
+    head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/tiff\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for _ in range(2):
+            connection.sendall(f"{head}X-Timeout-Ms: 0\r\nContent-Length: 400000\r\n\r\n".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 422")
+            for _ in range(4):
+                connection.sendall(bytes(100_000))
+                time.sleep(0.01)
+        content = geotiff()
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 def test_a_client_that_goes_away_costs_nothing_more(server: ServerProcess) -> None:
     host, port = re.fullmatch(r"http://(.+):(\d+)", server.url).groups()  # type: ignore[union-attr]
     with socket.create_connection((host, int(port))) as connection:
