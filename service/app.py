@@ -83,6 +83,7 @@ def create_app(
         app.state.spool = Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes)
         app.state.spool.prepare()
         app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
+        metrics.QUEUE_SIZE.set(settings.queue_size)
         metrics.set_model(running.bundle, running.precision, running.provider)
         await pipeline.warm_up()
         await batcher.start()

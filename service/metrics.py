@@ -73,6 +73,12 @@ QUEUE_CAPACITY = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
+QUEUE_SIZE = Gauge(
+    "landmoe_queue_size_tiles",
+    "Tiles that may be prepared or wait at a time, of all workers",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 DROPPED = Counter(
     "landmoe_dropped_tiles",
     "Tiles dropped from the queue because nobody waits for them any more",

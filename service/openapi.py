@@ -18,6 +18,16 @@ PROBLEM_RESPONSE: dict[str, Any] = {
     "description": "A problem, RFC 9457",
     "content": {PROBLEM_MEDIA_TYPE: {"schema": _PROBLEM_REF}},
 }
+_FEATURES: dict[str, Any] = {
+    "type": "object",
+    "description": "a FeatureCollection (RFC 7946); items as in JSON are the features' properties",
+    "required": ["type", "features", "summary"],
+    "properties": {
+        "type": {"type": "string", "enum": ["FeatureCollection"]},
+        "features": {"type": "array", "items": {"type": "object"}},
+        "summary": {"type": "object"},
+    },
+}
 _HEADERS = {
     "X-Request-ID": "taken over from the request, or made",
     "Server-Timing": "milliseconds of decode, cache, queue, inference and format",
@@ -116,7 +126,7 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
                     for name, text in _HEADERS.items()
                 },
                 "content": {
-                    kind.media_type.split(";")[0]: {"schema": file}
+                    kind.media_type.split(";")[0]: {"schema": _FEATURES if name == "geojson" else file}
                     for name, kind in KINDS.items()
                     if name not in ("json", "base64") and name in _formats(options)
                 },

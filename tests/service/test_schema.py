@@ -1,0 +1,60 @@
+"""The application holds to its own OpenAPI document, whatever requests are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.rasters import geotiff
+from tests.service.fake_engine import FakeEngine
+
+app: FastAPI = create_app(Settings(log_level="error"), FakeEngine())
+# Half of the bodies are tiles, so that answers other than errors are looked at as well.
+schemathesis.openapi.media_type("image/tiff", st.sampled_from([geotiff(), geotiff(crs=None)]) | st.binary())
+schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running() -> Iterator[None]:
+    """The application, started: schemathesis itself does not run lifespans for each case."""
+    with TestClient(app):
+        yield
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_answers_are_as_documented(case: Any) -> None:
+    # No schema can tell which bytes are a GeoTIFF, or that lat needs lon: such requests may be refused.
+    case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+
+@pytest.mark.parametrize("path", ["/embed", "/classify"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"pooling": "tokens", "format": "base64"},
+        {"format": "npy"},
+        {"format": "ndjson"},
+        {"format": "geojson"},
+        {"format": "parquet"},
+        {"fit": "grid"},
+    ],
+    ids=str,
+)
+def test_good_answers_are_as_documented(path: str, params: dict[str, str]) -> None:
+    """Requests made at random are seldom accepted."""
+    with TestClient(app) as client:
+        response = client.post(path, params=params, content=geotiff(), headers={"Content-Type": "image/tiff"})
+    assert path == "/classify" or response.status_code == 200  # the fake bundle has no probes
+    schema[path]["POST"].validate_response(response)
