@@ -69,7 +69,7 @@ QUEUE_DEPTH = Gauge(
 )
 QUEUE_CAPACITY = Gauge(
     "landmoe_queue_capacity_tiles",
-    "Tiles that may be prepared or wait now: the queue size, or less where the engine could not answer so many",
+    "Tiles that may be prepared or wait now: the queue size, or fewer where the engine is too slow for it",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
