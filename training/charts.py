@@ -49,7 +49,8 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     for name, task in result["tasks"].items():
         stem = name.split(" ")[0]
         paths.append(save(probe_chart(name, task), folder / f"probes_{stem}.png"))
-        paths.append(save(k_shot_chart(name, task), folder / f"k_shot_{stem}.png"))
+        if task["k_shot"]["curves"]:
+            paths.append(save(k_shot_chart(name, task), folder / f"k_shot_{stem}.png"))
     for i, (name, part) in enumerate(result.get("land_cover", {}).items(), 1):
         paths.append(save(land_cover_chart(name, part), folder / f"land_cover_{i}.png"))
     return paths

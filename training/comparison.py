@@ -132,6 +132,9 @@ def _k_shot(
     task: Task, described: list[Features], draws: int, seed: int, progress: Progress
 ) -> dict[str, Any]:
     enough = metrics.supported(task.truth)
+    score = "micro_map" if task.multi_label else "accuracy"
+    if enough.sum() < 2:  # nothing to tell apart
+        return {"score": score, "draws": 0, "held_out_places": kshot.HELD_OUT, "curves": {}}
     chosen = {
         " ".join(filter(None, (f.source, f.pooling))): f.values
         for f in described
@@ -154,7 +157,7 @@ def _k_shot(
     )
     progress.advance(bar)
     return {
-        "score": "micro_map" if task.multi_label else "accuracy",
+        "score": score,
         "draws": draws,
         "held_out_places": kshot.HELD_OUT,
         "curves": {

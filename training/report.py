@@ -152,6 +152,8 @@ def _task(name: str, task: Mapping[str, Any]) -> list[str]:
     lines += _score_table(task["retrieval"]["rows"])
     lines += _difference_table(task["retrieval"]["rows"])
     shots = task["k_shot"]
+    if not shots["curves"]:
+        return lines
     lines += [
         "### Few labels",
         "",

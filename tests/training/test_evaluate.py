@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from model.checkpoint import Checkpoint
 from tests.training.scenery import PREPROCESSING, TINY, bigearthnet, eurosat, scene_with_cover
 from training import tasks
 from training.cli import app
+from training.comparison import compare
+from training.features import Features
 from training.heldout import read
 from training.probe import add_to_bundle, calibration, fit, fit_all
 from training.tasks import Task
@@ -80,6 +83,24 @@ def test_evaluate_writes_the_table_and_the_plots(
     assert "untrained" in text
     for name in ("reconstruction_error", "probes_eurosat-10", "k_shot_bigearthnet-19", "land_cover_1"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_task_without_a_supported_class_is_reported_without_scores_of_classes(data: Path) -> None:
+    from rich.progress import Progress
+
+    euro = task(data, "eurosat-10")
+    few = np.flatnonzero(np.arange(len(euro.tiles)) % 6 < 4)  # four tiles of every class
+    small = replace(euro, tiles=euro.tiles.take(few), truth=euro.truth[few])
+    x = small.tiles.raw().astype(np.float64).mean(axis=(2, 3))
+    described = [Features("band statistics", "", "off", x)]
+    with Progress(disable=True) as progress:
+        found = compare(
+            small, described, progress, count=2, repeats=1, published_repeats=1, resamples=20, draws=2, seed=0
+        )
+    scores = found["probes"][0]["scores"]
+    assert scores["macro_map"]["value"] is None
+    assert scores["accuracy"]["value"] > 0.3
+    assert found["k_shot"]["curves"] == {}
 
 
 def test_scene_and_land_cover_belong_together(
