@@ -226,9 +226,11 @@ class SpoolFile:
         self._share.spool.take(self._counted)
         memory = self._file
         try:
-            disk = tempfile.TemporaryFile(dir=self._share.spool.folder)  # noqa: SIM115  # closed by `close`
-            disk.write(memory.getvalue())  # type: ignore[attr-defined]  # it was made as BytesIO
-            disk.seek(memory.tell())
+            with contextlib.ExitStack() as on_error:
+                disk = on_error.enter_context(tempfile.TemporaryFile(dir=self._share.spool.folder))
+                disk.write(memory.getvalue())  # type: ignore[attr-defined]  # it was made as BytesIO
+                disk.seek(memory.tell())
+                on_error.pop_all()
         except OSError as error:
             self._share.spool.give_back(self._counted)
             raise _explained(error) from error

@@ -32,8 +32,9 @@ def make_probes() -> dict[str, LinearProbe]:
 
     return {
         "many": LinearProbe(
-            "multi-label", "mean", ("source", *LABELS[1:]), weights(8, M), np.zeros(8, np.float32), threshold=0.4,
-            scale=np.full(8, 0.5, np.float32), shift=np.full(8, -0.1, np.float32), metrics={"F1": 0.5},
+            "multi-label", "mean", ("source", *LABELS[1:]), weights(8, M), np.zeros(8, np.float32),
+            threshold=0.4, scale=np.full(8, 0.5, np.float32), shift=np.full(8, -0.1, np.float32),
+            metrics={"F1": 0.5},
         ),
         "one": LinearProbe(
             "multi-class", "patch_mean_std", LABELS, weights(8, 2 * M), np.zeros(8, np.float32)
