@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from service import deadline
 from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
 from service.formats import KINDS
 from service.parameters import ClassifyOptions, EmbedOptions, TileParameters
@@ -79,6 +80,16 @@ def _as_3_0(node: Any) -> Any:
     return node
 
 
+_TIMEOUT_PARAMETER = {
+    "name": deadline.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "milliseconds from the request's body to its answer; later, the answer is 504 and nothing "
+    "more is computed. Without it the service decides, by the number of tiles.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
 def _properties(model: type[BaseModel]) -> dict[str, Any]:
     """Properties as form fields and query parameters have them.
 
@@ -114,7 +125,8 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
                 "schema": {k: v for k, v in schema.items() if k != "description"},
             }
             for name, schema in fields.items()
-        ],
+        ]
+        + [_TIMEOUT_PARAMETER],
         "requestBody": {
             "required": True,
             "content": {"multipart/form-data": {"schema": form}, "image/tiff": {"schema": file}},
