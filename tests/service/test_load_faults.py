@@ -194,6 +194,28 @@ def test_a_second_signal_stops_at_once(files: list[bytes]) -> None:
             assert asyncio.run(main()) < 2
 
 
+def test_what_cannot_be_finished_in_time_is_answered_and_the_process_ends(singles: list[Shot]) -> None:
+    """The engine hangs; the grace is over long before it would be given up."""
+    with ServerProcess(command=FAULTY, LANDMOE_SHUTDOWN_GRACE_S="1") as server:
+        server.process.send_signal(signal.SIGUSR2)
+
+        async def main() -> tuple[Account, int]:
+            waiting = asyncio.create_task(
+                closed_loop(server.url, singles, connections=3, until=lambda a: a.sent >= 3)
+            )
+            # They, and the one that asks.
+            while metric(server, "landmoe_requests_in_flight") < 4:  # noqa: ASYNC110  # nothing to wait on
+                await asyncio.sleep(0.01)
+            status = await asyncio.to_thread(server.stop)
+            return await waiting, status
+
+        account, status = asyncio.run(main())
+        told("grace over", account, exit_status=status)
+        assert account.statuses == {503: 3}
+        assert account.lost == 0
+        assert status == 1  # not in order
+
+
 def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind(singles: list[Shot]) -> None:
     with ServerProcess("--workers", "2") as server:
         supervisor = psutil.Process(server.process.pid)
