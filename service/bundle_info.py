@@ -26,6 +26,11 @@ def as_dict(bundle: Bundle) -> dict[str, Any]:
         "training": bundle.training,
         "metrics": bundle.metrics,
         "parity": bundle.parity,
+        "probes": {
+            name: {"task": probe.task, "pooling": probe.pooling, "labels": list(probe.labels)}
+            for name in bundle.probe_names
+            if (probe := bundle.probe(name))
+        },
         "files": bundle.files,
         "card": bundle.card,
     }
@@ -49,6 +54,7 @@ def show(bundle: Bundle, console: Console | None = None) -> None:
         "tile": f"{config.in_channels} bands, {config.image_size} x {config.image_size} px",
         "nodata is fed": preprocessing.nodata_fill,
         "hour convention": preprocessing.hour_convention,
+        "probes": ", ".join(bundle.probe_names) or "none",
         "missing metadata": "trained" if preprocessing.missing_metadata_trained else "not trained",
     }
     for group, values in (

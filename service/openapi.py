@@ -8,10 +8,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from model.bands import BANDS
 from service import deadline
 from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
+from service.files import MTL_PART, QA_PART
 from service.formats import KINDS
-from service.parameters import ClassifyOptions, EmbedOptions, TileParameters
+from service.parameters import METADATA, ClassifyOptions, EmbedOptions, TileParameters
 from service.schemas import ProblemModel
 
 _PROBLEM_REF = {"$ref": "#/components/schemas/ProblemModel"}
@@ -28,6 +30,19 @@ _FEATURES: dict[str, Any] = {
         "features": {"type": "array", "items": {"type": "object"}},
         "summary": {"type": "object"},
     },
+}
+_FILE = {"type": "string", "format": "binary"}
+_DELIVERY = {
+    name: _FILE | {"description": f"instead of `tile`: {text} of a Landsat product as it is delivered"}
+    for name, text in {
+        **{band: f"the file {band}" for band in BANDS},
+        QA_PART: "the file QA_PIXEL, if there",
+        MTL_PART: "the file MTL (.txt, .xml or .json), if there,",
+    }.items()
+}
+_METADATA = {
+    "type": "string",
+    "description": "instead of the fields for each tile: a JSON array with one object of them for each tile",
 }
 _HEADERS = {
     "X-Request-ID": "taken over from the request, or made",
@@ -107,12 +122,11 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 def _operation(options: type[BaseModel]) -> dict[str, Any]:
     """What FastAPI cannot know of a route that reads its body itself."""
     fields = _properties(TileParameters) | _properties(options)
-    file = {"type": "string", "format": "binary"}
+    file = _FILE
     tile = file | {"description": "a GeoTIFF with the seven bands SR_B1 to SR_B7"}
     form = {
         "type": "object",
-        "required": ["tile"],
-        "properties": {"tile": tile} | fields,
+        "properties": {"tile": tile} | _DELIVERY | {METADATA: _METADATA} | fields,
     }
     statuses = sorted({row.status for row in PROBLEMS.values()} - {404, 405, 500})
     return {

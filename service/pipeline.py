@@ -49,6 +49,8 @@ class Pipeline:
             max_strip_bytes=int(settings.max_strip_mb * 1_000_000),
         )
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        # A thread of their own: a scene is long, and tiles must not wait behind it.
+        self._scene_readers = ThreadPoolExecutor(max(1, decode_threads // 2), thread_name_prefix="scene")
         self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
 
     async def warm_up(self) -> None:
@@ -104,12 +106,14 @@ class Pipeline:
         options: RequestOptions,
     ) -> Scenes:
         """Opens files as scenes, for `fit=grid`; each fails alone."""
-        grids = await open_scenes(files, parameters, options, self._bundle, self._limits, self._decoders)
-        return Scenes(grids, self._batcher, self._results, self._decoders, self._settings)
+        threads = self._scene_readers
+        grids = await open_scenes(files, parameters, options, self._bundle, self._limits, threads)
+        return Scenes(grids, self._batcher, self._results, threads, self._settings)
 
     def close(self) -> None:
         """Lets the decoding threads go."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._scene_readers.shutdown(wait=False, cancel_futures=True)
 
     async def _embed(
         self,

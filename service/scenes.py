@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -139,7 +140,8 @@ class Scenes:
         """Lets the files go; a thread that still reads finishes first."""
         for grid in self._grids:
             if isinstance(grid, SceneGrid):
-                self._threads.submit(grid.close)
+                with contextlib.suppress(RuntimeError):  # the threads are gone: so is the process, soon
+                    self._threads.submit(grid.close)
 
 
 async def open_scenes(

@@ -224,6 +224,9 @@ class Limits(_Schema):
     max_tiles: int
     max_pixels: int
     max_bands: int
+    max_windows: int
+    max_json_items: int
+    max_inflight_windows: int
     max_batch_size: int
     queue_size: int
     request_timeout_s: float

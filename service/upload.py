@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from service.errors import RequestError
 from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
+from service.mtl import MAX_BYTES
 from service.settings import Settings
 from service.spool import Share, Spool, SpoolFile
 from service.tiff_header import make_metadata_readable
@@ -101,7 +102,7 @@ async def _receive_form(
             if not isinstance(item, UploadFile):
                 fields[name].append(item)
             elif name == MTL_PART:
-                mtl = await item.read(int(settings.max_field_kb * 1000))
+                mtl = await item.read(MAX_BYTES + 1)  # more than it may have
                 await item.close()
             elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
                 data = await _settled(cast(SpoolFile, item.file))
