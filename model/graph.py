@@ -24,6 +24,7 @@ from model.fused import FusedEncoder, FusedLayer, Product
 OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of the last years
 IR_VERSION = 10
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
+ROUTING = "routing"
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
 
 
@@ -31,7 +32,9 @@ def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
     """The graph with inputs `dn` uint16 [B, C, S, S] and `metadata` float32 [B, 4, 2].
 
     Outputs, float32: `mean` (of all tokens), `cls`, `patch_mean` [B, m], `patch_mean_std` [B, 2 m]
-    (population standard deviation), `tokens` [B, N, m]; all before the final LayerNorm.
+    (population standard deviation), `tokens` [B, N, m]; all before the final LayerNorm. And `routing`
+    [B, depth, most experts of a layer]: the share of a layer's choices, `top_k` for each token, that went to
+    each expert; zero for experts that a layer does not have.
     """
     cfg = fused.config
     g = _Graph()
@@ -40,6 +43,11 @@ def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
         x = _layer(g, f"layer.{i}", x, fused, layer)
     g.node("Reshape", [x, g.shape(-1, cfg.num_tokens, cfg.embed_dim)], "tokens", "tokens")
     _poolings(g, cfg.num_tokens)
+    most = max(layer.experts for layer in fused.layers)
+    shares = [_routing(g, f"layer.{i}", layer.experts, most, fused) for i, layer in enumerate(fused.layers)]
+    choices = np.array(1 / (cfg.top_k * cfg.num_tokens), np.float32)
+    joined = g.node("Concat", shares, "routing.numbers", axis=1)
+    g.node("Mul", [joined, g.constant("routing.choice", choices)], ROUTING)
     B, C, S, m = "B", cfg.in_channels, cfg.image_size, cfg.embed_dim
     shapes: dict[str, list[str | int]] = {
         "mean": [B, m],
@@ -47,6 +55,7 @@ def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
         "patch_mean": [B, m],
         "patch_mean_std": [B, 2 * m],
         "tokens": [B, cfg.num_tokens, m],
+        ROUTING: [B, cfg.depth, most],
     }
     graph = helper.make_graph(
         g.nodes,
@@ -55,7 +64,7 @@ def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
             helper.make_tensor_value_info("dn", TensorProto.UINT16, [B, C, S, S]),
             helper.make_tensor_value_info("metadata", TensorProto.FLOAT, [B, NUM_METADATA_TOKENS, 2]),
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in OUTPUTS],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         initializer=[numpy_helper.from_array(value, name) for name, value in g.constants.items()],
     )
     model = helper.make_model(
@@ -187,6 +196,19 @@ def _gates(g: _Graph, name: str, logits: str, experts: int, top_k: int) -> str:
             rest = g.node("Where", [is_best, masked, rest], f"{name}.rest.{k}")
     kept = g.node("Where", [chosen, logits, masked], f"{name}.kept")
     return g.node("Softmax", [kept], f"{name}.gates", axis=-1)
+
+
+def _routing(g: _Graph, name: str, experts: int, most: int, fused: FusedEncoder) -> str:
+    """How often a gate chose each expert: [B N, E] → [B, 1, most]; whole numbers, exact in any order."""
+    tokens, top_k = fused.config.num_tokens, fused.config.top_k
+    chosen = f"{name}.chosen.{top_k - 1}" if top_k > 1 else f"{name}.is_best.0"
+    numbers = g.node("Cast", [chosen], f"{name}.routed", to=TensorProto.FLOAT)
+    numbers = g.node("Reshape", [numbers, g.shape(-1, tokens, experts)], f"{name}.routed_tokens")
+    counts = g.node("ReduceSum", [numbers, g.axis(1)], f"{name}.choices", keepdims=1)
+    if experts == most:
+        return counts
+    pads = g.constant(f"routing.pads.{experts}", np.array([0, 0, 0, 0, 0, most - experts], np.int64))
+    return g.node("Pad", [counts, pads], f"{name}.choices_padded")
 
 
 def _poolings(g: _Graph, tokens: int) -> None:

@@ -15,7 +15,7 @@ from model import bundle
 from model.checkpoint import Checkpoint, initialise
 from model.config import SIZES, ModelConfig
 from model.fused import fuse
-from model.graph import OUTPUTS, to_onnx
+from model.graph import OUTPUTS, ROUTING, to_onnx
 from model.layers import Block
 from model.published import import_reference, read_config
 from tests.model.networks import GOLDEN, SMALL, inputs, onnx_bytes, run, scrambled, session, unfused
@@ -86,6 +86,33 @@ def test_poolings_are_those_of_the_tokens(small: Checkpoint) -> None:
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-6 * np.abs(tokens).max())
 
 
+def test_routing_is_what_the_gates_choose(small: Checkpoint) -> None:
+    """Shares of a layer's choices, counted in the unfused network."""
+    chosen: list[torch.Tensor] = []
+    encoder = small.model.encoder
+    hooks = [
+        layer.gate.register_forward_hook(lambda _module, _inputs, output: chosen.append(gates_of(output)))
+        for layer in encoder.layers
+    ]
+    dn, metadata = inputs(3)
+    unfused(encoder, dn, metadata)
+    for hook in hooks:
+        hook.remove()
+    found = session(onnx_bytes(encoder)).run([ROUTING], {"dn": dn, "metadata": metadata})[0]
+    most = max(SMALL.num_experts)
+    assert found.shape == (3, SMALL.depth, most)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    for depth, gates in enumerate(chosen):
+        share = (gates.reshape(3, 105, -1) > 0).sum(1).numpy() / (105 * SMALL.top_k)
+        expected = np.zeros((3, most))
+        expected[:, : share.shape[1]] = share
+        np.testing.assert_allclose(found[:, depth], expected, atol=0.5 / 210)  # less than one choice
+
+
+def gates_of(output: object) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output  # type: ignore[return-value]
+
+
 @pytest.mark.parametrize("config", [SMALL, SIZES["S"], SIZES["XS"], SIZES["XXS"]], ids=["small", *SIZES])
 def test_graph_has_exactly_the_promised_products(config: ModelConfig) -> None:
     graph = to_onnx(fuse(initialise(config, 0).model.encoder)).graph
@@ -132,6 +159,7 @@ def test_inputs_and_outputs_are_the_contract_with_a_dynamic_batch(small: Checkpo
         "patch_mean": (float32, ["B", m]),
         "patch_mean_std": (float32, ["B", 2 * m]),
         "tokens": (float32, ["B", 105, m]),
+        "routing": (float32, ["B", SMALL.depth, max(SMALL.num_experts)]),
     }
 
 
