@@ -169,7 +169,7 @@ def test_nothing_that_was_taken_is_lost_when_told_to_stop(singles: list[Shot], w
     assert account.answered == len(served)
     assert account.sent == account.answered + account.lost
     assert account.lost <= 1
-    assert account.answered > 20
+    assert account.answered >= 8
 
 
 def test_a_second_signal_stops_at_once(files: list[bytes]) -> None:
