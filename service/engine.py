@@ -20,6 +20,7 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
+ROUTING = "routing"  # optional: how often each expert of each layer was chosen
 
 # Tiles in a batch beyond which it gets no faster. On a CPU the activations of four tiles still fit the cache
 # (docs/performance.md); a GPU is filled by many.
@@ -56,6 +57,10 @@ class Engine(Protocol):
     def batch_size(self) -> int:
         """Tiles in a batch beyond which it gets no faster."""
 
+    @property
+    def gives_routing(self) -> bool:
+        """Whether it has the output `ROUTING`."""
+
     def run(
         self,
         dn: NDArray[np.uint16],
@@ -69,11 +74,12 @@ class Engine(Protocol):
         Args:
             dn: uint16 (B, 7, 40, 40), invalid pixels already filled.
             metadata: float32 (B, 4, 2), (week, hour, lat, lon) x (sin, cos).
-            outputs: those of `OUTPUTS` to compute.
+            outputs: those of `OUTPUTS` to compute, and `ROUTING` where it has that.
             alone: nothing else runs: this run may take all the device to answer soonest.
 
         Returns:
-            float32: mean, cls, patch_mean (B, m); patch_mean_std (B, 2m); tokens (B, 105, m).
+            float32: mean, cls, patch_mean (B, m); patch_mean_std (B, 2m); tokens (B, 105, m);
+            routing (B, depth, experts).
 
         Raises:
             EngineError: no result.
@@ -129,6 +135,8 @@ class OnnxEngine:
             raise BundleError(f"{self._path} has changed since the bundle was verified")
         self._session, self._alone_session = self._make_sessions()
         _check_signature(self._session, str(self._path))
+        # Bundles that were exported before there was this output lack it.
+        self.gives_routing = ROUTING in {output.name for output in self._session.get_outputs()}
 
     def run(
         self,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine import Engine, EngineError
+from service import routing
+from service.engine import ROUTING, Engine, EngineError
 from service.tile_queue import Waiting
 
 
@@ -28,7 +29,11 @@ def infer(engine: Engine, batch: Sequence[Waiting], alone: bool) -> list[NDArray
     else:
         dn = np.stack([tile.dn for tile in batch])
         metadata = np.stack([tile.encoding for tile in batch])
+    if engine.gives_routing:
+        outputs += (ROUTING,)
     results = engine.run(dn, metadata, outputs, alone=alone)
+    if engine.gives_routing:
+        routing.observe(results[ROUTING], engine.bundle.config)
     return [_own(results[tile.output][i], tile.output) for i, tile in enumerate(batch)]
 
 

@@ -44,6 +44,7 @@ class FakeEngine:
 
     precision = "fp32"
     provider = "cpu"
+    gives_routing = False
 
     def __init__(
         self,

@@ -25,8 +25,12 @@ class FaultyEngine:
     def __init__(self, engine: OnnxEngine) -> None:
         self._engine = engine
         self.bundle, self.precision, self.provider = engine.bundle, engine.precision, engine.provider
+        self.gives_routing = engine.gives_routing
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
         self.kill = self.hang = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)  # whatever else an engine has
 
     def run(
         self,
