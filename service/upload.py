@@ -101,20 +101,21 @@ async def _receive_form(
         for name, item in form.multi_items():
             if not isinstance(item, UploadFile):
                 fields[name].append(item)
-            elif name == MTL_PART:
+            elif name == MTL_PART and (item.filename or item.size):
                 mtl = await item.read(MAX_BYTES + 1)  # more than it may have
                 await item.close()
             elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
                 data = await _settled(cast(SpoolFile, item.file))
                 parts.append((name, File(data, base_name(item.filename))))
-        if text := "".join(fields.pop(MTL_PART, [])):
+        if (text := "".join(fields.pop(MTL_PART, []))).strip():
             mtl = text.encode()
-        if any(text.strip() for text in fields.pop(TILE_PART, [])):
-            raise RequestError(
-                "missing-tile",
-                f"the part {TILE_PART!r} is text, not a file: it has no filename. "
-                f"With curl, write -F {TILE_PART}=@FILE",
-            )
+        for name in (TILE_PART, *DELIVERY_PARTS):
+            if any(text.strip() for text in fields.pop(name, [])):
+                raise RequestError(
+                    "missing-tile",
+                    f"the part {name!r} is text, not a file: it has no filename. "
+                    f"With curl, write -F {name}=@FILE",
+                )
         files = group(parts, mtl)
     except BaseException:
         await form.close()

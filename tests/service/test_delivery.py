@@ -238,3 +238,20 @@ def test_a_loaded_delivery_is_that_of_the_folder(tmp_path: Path) -> None:
     assert loaded.source == PRODUCT
     assert [file.source for file in loaded.bands] == [f"{PRODUCT}_{band}.TIF" for band in BANDS]
     assert isinstance(loaded.qa_pixel, File)
+
+
+def test_blank_fields_of_a_form_are_no_delivery(client: TestClient) -> None:
+    """What a page sends for the file inputs that nobody filled in: blank texts, or files without a name."""
+    blank = dict.fromkeys([*BANDS, "QA_PIXEL", "MTL"], "")
+    assert client.post("/embed", files={"tile": geotiff()}, data=blank).status_code == 200
+    empty = [(name, ("", b"")) for name in blank]
+    assert client.post("/embed", files=[("tile", ("a.tif", geotiff())), *empty]).status_code == 200
+    text = client.post("/embed", files={"tile": geotiff()}, data={"SR_B1": "x.tif"})
+    assert text.json()["type"].endswith("missing-tile")
+
+
+def test_mtl_may_be_a_text_field(client: TestClient) -> None:
+    response = client.post("/embed", files=deliveries.parts(), data={"MTL": deliveries.mtl().decode()})
+    assert response.json()["data"][0]["datetime"] == ACQUIRED
+    large = client.post("/embed", files=deliveries.parts(metadata=b"x" * 2_000_000))
+    assert "MTL" in large.json()["detail"]
