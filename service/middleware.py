@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics
+from service import metrics, tracing
 from service.errors import problem, problem_response
 
 log = structlog.get_logger()
@@ -51,21 +51,22 @@ class Observed:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        metrics.REQUESTS_IN_FLIGHT.inc()
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            status, state["outcome"] = _STATUS_CLIENT_GONE, "disconnected"
-        except Exception:
-            log.exception("defect", path=scope["path"])
-            state["outcome"] = "internal-error"
-            if status:  # too late for another answer; the server closes the connection
-                raise
-            body = problem("internal-error", "the request met a defect; the log has it", request_id)
-            await problem_response(body)(scope, receive, send_with_id)
-        finally:
-            metrics.REQUESTS_IN_FLIGHT.dec()
-            _record(scope, status, time.perf_counter() - start)
+        with tracing.request(scope, request_id):
+            metrics.REQUESTS_IN_FLIGHT.inc()
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status, state["outcome"] = _STATUS_CLIENT_GONE, "disconnected"
+            except Exception:
+                log.exception("defect", path=scope["path"])
+                state["outcome"] = "internal-error"
+                if status:  # too late for another answer; the server closes the connection
+                    raise
+                body = problem("internal-error", "the request met a defect; the log has it", request_id)
+                await problem_response(body)(scope, receive, send_with_id)
+            finally:
+                metrics.REQUESTS_IN_FLIGHT.dec()
+                _record(scope, status, time.perf_counter() - start)
 
 
 def _request_id(given: str | None) -> str:
@@ -78,6 +79,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     outcome = scope["state"].get("outcome") or ("ok" if 0 < status < 400 else "error")
     metrics.REQUESTS.labels(route, outcome).inc()
     metrics.REQUEST_DURATION.labels(route).observe(seconds)
+    tracing.answered(route, status, outcome)
     level = log.debug if route in _QUIET and status < 400 else log.info
     level(
         "request",

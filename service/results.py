@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service import metrics
+from service import metrics, tracing
 from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
 from service.cache_metrics import SHARED
@@ -48,6 +48,7 @@ class Report:
         """Adds to the time of a stage."""
         self.stages[stage] = self.stages.get(stage, 0) + seconds
         metrics.STAGES[stage].observe(seconds)
+        tracing.stage(stage, seconds)
 
 
 class Results:
@@ -111,6 +112,9 @@ class Results:
                 report.batch_size = max(report.batch_size, result.batch_size)
                 report.stages["queue"] = max(report.stages.get("queue", 0), result.queued_s)
                 report.stages["inference"] = max(report.stages.get("inference", 0), result.inference_s)
+        if computed:
+            tracing.stage("queue", report.stages.get("queue", 0), report.stages.get("inference", 0))
+            tracing.stage("inference", report.stages.get("inference", 0))
         return [
             self._answer(tile, value, pooling) if value is not None else _computed(tile, computed[key])
             for tile, key, value in zip(tiles, keys, found, strict=True)

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from model.bundle import BundleError
-from service import api_keys, logs, metrics_server
+from service import api_keys, logs, metrics_server, tracing
 from service.api_keys import ApiKeyError
 from service.app import create_app
 from service.batcher import Batcher
@@ -31,6 +31,7 @@ from service.metrics import MULTIPROCESS_DIR
 from service.protocol import bounded_protocol
 from service.settings import Settings
 from service.supervisor import Supervisor
+from service.tracing import TracingError
 
 log = structlog.get_logger()
 
@@ -159,8 +160,10 @@ def _serve_metrics(settings: Settings, host: str) -> None:
 
 def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[str, Any] | None) -> None:
     try:
+        if settings.tracing:
+            tracing.configure()
         app = create_app(settings, make_engine(settings))
-    except (BundleError, EngineError, ApiKeyError) as error:
+    except (BundleError, EngineError, ApiKeyError, TracingError) as error:
         raise StartError(str(error)) from error
     if listening:
         log.info("listening", **listening)

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         default=None,
         description="whose pages may ask, separated by commas, such as https://example.org; * = all",
     )
+    tracing: bool = Field(
+        default=False, description="OpenTelemetry spans, sent as OTEL_ variables say; needs landmoe[otel]"
+    )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="/metrics there instead of beside the service"
     )
