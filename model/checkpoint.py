@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.config import ConfigError, ModelConfig, Preprocessing
 from model.moe_mae import MoEMAE
+from model.targets import Targets
 
 FORMAT = 1
 HEADER_KEY = "landmoe_checkpoint"
@@ -43,14 +44,18 @@ class Checkpoint:
 
 
 def build(
-    config: ModelConfig, preprocessing: Preprocessing, state: dict[str, Tensor], info: dict[str, Any]
+    config: ModelConfig,
+    preprocessing: Preprocessing,
+    state: dict[str, Tensor],
+    info: dict[str, Any],
+    targets: Targets = "absolute",
 ) -> Checkpoint:
     """A checkpoint from a state dict in our layout.
 
     Raises:
         CheckpointError: missing or surplus keys or wrong shapes, each named.
     """
-    model = MoEMAE(config, preprocessing)
+    model = MoEMAE(config, preprocessing, targets)
     check_layout(
         {name: tuple(t.shape) for name, t in model.state_dict().items()},
         {name: tuple(t.shape) for name, t in state.items()},
@@ -65,6 +70,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "config": checkpoint.config.to_dict(),
         "preprocessing": checkpoint.preprocessing.to_dict(),
+        "targets": checkpoint.model.targets,
         "info": checkpoint.info,
     }
     state = {name: t.detach().cpu().contiguous() for name, t in checkpoint.model.state_dict().items()}
@@ -101,7 +107,10 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path}: checkpoint format {version}, this release reads {FORMAT}")
         config = ModelConfig.from_dict(header["config"])
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
-        return build(config, preprocessing, state, header["info"])
+        targets = header.get("targets", "absolute")  # none in files from before there was a choice
+        if targets not in get_args(Targets):
+            raise CheckpointError(f"{path}: targets {targets!r}; expected one of {get_args(Targets)}")
+        return build(config, preprocessing, state, header["info"], targets)
     except (KeyError, TypeError, AttributeError, ConfigError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: the header cannot be read ({error})") from error
 

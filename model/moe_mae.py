@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from model.config import NUM_EXTRA_TOKENS, ModelConfig, Preprocessing
 from model.layers import Block
+from model.targets import Frame, Targets, visible_frame
 
 MASK_RATIO = 0.75
 UNMASKED_WEIGHT = 0.1  # weights of the pretraining loss (published recipe)
@@ -105,15 +106,22 @@ class Reconstruction(NamedTuple):
     mask: Tensor  # [B, L] 1 = masked, 0 = visible
     auxiliary_loss: Tensor  # scalar, of the encoder's layers
     encoded: Encoded  # of the visible patches
+    frame: Frame | None = None  # what the decoder predicted relative to; None = absolute z-scores
 
 
 class MoEMAE(nn.Module):
     """Encoder, and the small decoder that pretraining needs."""
 
-    def __init__(self, config: ModelConfig, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        preprocessing: Preprocessing | None = None,
+        targets: Targets = "absolute",
+    ) -> None:
         super().__init__()
         dim = config.decoder_dim
         self.config = config
+        self.targets: Targets = targets
         self.encoder = Encoder(config, preprocessing)
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * TOKEN_STD)
@@ -139,15 +147,22 @@ class MoEMAE(nn.Module):
         return F.unfold(z, p, stride=p).transpose(1, 2)
 
     def forward(
-        self, dn: Tensor, metadata: Tensor, noise: Tensor | None = None, mask_ratio: float = MASK_RATIO
+        self,
+        dn: Tensor,
+        metadata: Tensor,
+        noise: Tensor | None = None,
+        mask_ratio: float = MASK_RATIO,
+        valid: Tensor | None = None,
     ) -> Reconstruction:
-        """Mask, encode what is left, and predict everything.
+        """Mask, encode what is left, and predict everything, in z-scores whatever the decoder's targets are.
 
         Args:
             dn: raw DN [B, C, S, S], any dtype.
             metadata: [B, 4, 2].
             noise: [B, L]; the patches with the smallest values stay visible. Drawn uniformly without it.
             mask_ratio: share of the patches that is hidden, in [0, 1).
+            valid: [B, S, S] bool, pixels that hold a measurement; all without it. Matters to targets relative
+                to the visible patches alone.
         """
         z = self.encoder.standardise(dn)
         B, L = len(z), self.config.num_patches
@@ -157,11 +172,17 @@ class MoEMAE(nn.Module):
         visible = order[:, : int(L * (1 - mask_ratio))]  # [B, K]
         mask = torch.ones(B, L, device=z.device).scatter(1, visible, 0.0)
         encoded = self.encoder(z, metadata, visible)
-        predicted = self.decode(encoded.normalised, visible)
-        return Reconstruction(predicted, self.patchify(z), mask, encoded.auxiliary_loss, encoded)
+        predicted, target, frame = self.decode(encoded.normalised, visible), self.patchify(z), None
+        if self.targets == "visible":
+            seen = (mask == 0).unsqueeze(-1).expand(-1, -1, self.config.patch_size**2)  # [B, L, p * p]
+            if valid is not None:
+                seen = seen & self.patchify(valid.unsqueeze(1).float()).bool()
+            frame = visible_frame(target, seen, self.config.in_channels)
+            predicted = frame.absolute(predicted)
+        return Reconstruction(predicted, target, mask, encoded.auxiliary_loss, encoded, frame)
 
     def decode(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Normalised tokens [B, 5 + K, m] of the `visible` patches [B, K] → patches [B, L, C * p * p]."""
+        """Normalised tokens [B, 5 + K, m] of the `visible` patches [B, K] → targets [B, L, C * p * p]."""
         x = self.decoder_embed(tokens)
         extra, seen = x[:, :NUM_EXTRA_TOKENS], x[:, NUM_EXTRA_TOKENS:]
         dim = seen.shape[-1]

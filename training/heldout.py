@@ -62,11 +62,14 @@ class Tiles:
             out[at] = self.pixels[s][self.row[at]]
         return out
 
+    def valid(self) -> NDArray[np.bool_]:
+        """(N, S, S) pixels with a value in every band."""
+        return _valid(self.raw())
+
     def dn(self) -> NDArray[np.uint16]:
         """DN (N, 7, S, S) as the network takes them: invalid pixels filled by the preprocessing's rule."""
         raw = self.raw()
-        valid = (raw != 0).all(axis=1)
-        return tile_rules.fill(raw, valid, self.preprocessing.nodata_fill, self.preprocessing.mean)
+        return tile_rules.fill(raw, _valid(raw), self.preprocessing.nodata_fill, self.preprocessing.mean)
 
     def limited(self, count: int, per_place: int | None = None, seed: int = 0) -> Tiles:
         """At most `count` tiles and `per_place` of each place: random places, random tiles in them."""
@@ -78,6 +81,11 @@ class Tiles:
             rank = np.arange(len(place)) - np.repeat(starts, np.diff(np.r_[starts, len(place)]))
             order = order[np.sort(by_place[rank < per_place])]
         return self.take(np.sort(order[:count]))
+
+
+def _valid(raw: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    measured: NDArray[np.bool_] = (raw != 0).all(axis=1)
+    return measured
 
 
 def read(data: Path, preprocessing: Preprocessing, splits: Sequence[str] = ("test",)) -> Tiles:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.moe_mae import AUXILIARY_WEIGHT, UNMASKED_WEIGHT, Reconstruction
+from model.targets import Targets
 
 PATCH_EPSILON = 1e-6  # z-score variance under which a patch counts as flat (as in MAE's normalised targets)
 
@@ -24,9 +25,19 @@ class LossConfig(BaseModel):
     ignore_invalid: bool = Field(
         default=False, description="leave out invalid pixels and estimated coastal bands"
     )
+    targets: Targets = Field(
+        default="absolute",
+        description="z-scores, or relative to mean and deviation of each tile's visible pixels, by band",
+    )
     normalise_patches: bool = Field(
         default=False, description="targets with zero mean and unit variance per patch"
     )
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> LossConfig:
+        if self.normalise_patches and self.targets != "absolute":
+            raise ValueError(f"normalise_patches needs targets=absolute; got targets={self.targets}")
+        return self
 
 
 class Losses(NamedTuple):
@@ -59,13 +70,17 @@ def pretraining_losses(result: Reconstruction, weights: Tensor | None, config: L
     """Masked + a * unmasked + b * auxiliary loss, over the values with a weight; None weighs all alike.
 
     With all weights 1 this is the published loss: the mean is over values, times the values of a patch.
+    Errors are in the unit of the decoder's targets, so relative ones weigh all tiles and bands alike.
     """
     target = result.target
     values = target.shape[-1]
     counted = torch.ones_like(target) if weights is None else weights
     if config.normalise_patches:
         target = _normalised(target, counted)
-    error = (result.predicted.float() - target).square() * counted  # [B, L, P]
+    difference = result.predicted.float() - target  # [B, L, P]
+    if result.frame is not None:
+        difference = difference / result.frame.scale
+    error = difference.square() * counted
     per_patch, count = error.sum(-1), counted.sum(-1)  # [B, L]
     # A batch in which nothing of a kind is valid contributes nothing, rather than 0 / 0.
     masked, unmasked = (

@@ -30,7 +30,7 @@ def reconstructions(model: MoEMAE, tiles: Tiles, names: Sequence[str], seed: int
     config = model.config
     noise = np.random.default_rng(seed).random((len(tiles), config.num_patches), dtype=np.float32)
     dn = tiles.dn()
-    predicted = reconstruction.reconstruct(model, dn, tiles["encodings"], noise)
+    predicted = reconstruction.reconstruct(model, dn, tiles["encodings"], noise, valid=tiles.valid())
     mean, std = (t.numpy().astype(np.float64) for t in (model.encoder.mean, model.encoder.std))
     masks = reconstruction.masked(noise, MASK_RATIO).reshape(-1, config.grid, config.grid)
     columns = ("original", "seen by the network", "reconstruction", "kriging")

@@ -73,7 +73,7 @@ class Pretraining:
             world=self.fabric.world_size,
         )
         torch.manual_seed(_seed(config.seed, INITIAL))
-        self.model = MoEMAE(config.architecture, self.preprocessing)
+        self.model = MoEMAE(config.architecture, self.preprocessing, config.loss.targets)
         if config.positions == "waves":
             start_positions_as_waves(self.model)
         self.optimiser = torch.optim.AdamW(
@@ -197,10 +197,10 @@ class Pretraining:
     def _losses(self, batch: Batch) -> Losses:
         cfg, device = self.model.config, self.fabric.device
         dn, encodings = torch.from_numpy(batch.dn).to(device), torch.from_numpy(batch.encodings).to(device)
-        result = self._wrapped(dn, encodings, None, self.config.mask_ratio)
+        valid = torch.from_numpy(batch.valid).to(device)
+        result = self._wrapped(dn, encodings, None, self.config.mask_ratio, valid)
         weights = None
         if self.config.loss.ignore_invalid:
-            valid = torch.from_numpy(batch.valid).to(device)
             estimated = torch.from_numpy(batch.b1_estimated).to(device)
             weights = value_weights(valid, estimated, cfg.in_channels, cfg.patch_size)
         return pretraining_losses(result, weights, self.config.loss)

@@ -126,11 +126,18 @@ def reconstruct(
     encodings: NDArray[np.float32],
     noise: NDArray[np.float32],
     mask_ratio: float = MASK_RATIO,
+    valid: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
-    """The decoder's z-scores (B, 7, S, S) of all patches, visible ones included."""
+    """The decoder's z-scores (B, 7, S, S) of all patches, visible ones included.
+
+    `valid` (B, S, S) are the pixels that hold a measurement; all without it.
+    """
     config = model.config
+    measured = None if valid is None else torch.from_numpy(valid)
     with torch.inference_mode():
-        result = model(torch.from_numpy(dn), torch.from_numpy(encodings), torch.from_numpy(noise), mask_ratio)
+        result = model(
+            torch.from_numpy(dn), torch.from_numpy(encodings), torch.from_numpy(noise), mask_ratio, measured
+        )
         folded = torch.nn.functional.fold(
             result.predicted.transpose(1, 2), config.image_size, config.patch_size, stride=config.patch_size
         )

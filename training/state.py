@@ -14,6 +14,7 @@ from torch import nn
 from training.schedule import Schedule
 
 FORMAT_VERSION = 1
+ADDED = {"loss.targets": "absolute"}  # options that older states do not name, and how their runs were
 
 
 class StateError(Exception):
@@ -77,7 +78,7 @@ class RunState:
 
     def _check_same(self, saved: dict[str, Any], path: Path) -> None:
         now = _flat(json.loads(json.dumps(self.learned)))
-        before = _flat(saved)
+        before = ADDED | _flat(saved)
         changed = [
             f"{key}: {before.get(key)!r} in the state, {now.get(key)!r} now"
             for key in sorted(before.keys() | now.keys())

@@ -39,9 +39,10 @@ def validate(
                 torch.from_numpy(batch.dn).to(device),
                 torch.from_numpy(batch.encodings).to(device),
             )
-            result = model(dn, encodings, drawn, mask_ratio)
+            valid = torch.from_numpy(batch.valid).to(device)
+            result = model(dn, encodings, drawn, mask_ratio, valid)
             weights = value_weights(
-                torch.from_numpy(batch.valid).to(device),
+                valid,
                 torch.from_numpy(batch.b1_estimated).to(device),
                 bands,
                 size,

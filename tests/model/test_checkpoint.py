@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from model import checkpoint
@@ -36,6 +37,27 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not read.model.training
     torch.testing.assert_close(read.model.state_dict(), written.model.state_dict(), rtol=0, atol=0)
     assert torch.equal(read.model.encoder.mean.flatten(), torch.ones(7))
+
+
+def test_the_targets_of_the_decoder_are_part_of_the_file(tmp_path: Path) -> None:
+    found = checkpoint.initialise(SMALL, 0)
+    assert found.model.targets == "absolute"
+    path = tmp_path / "a.safetensors"
+    found.model.targets = "visible"
+    checkpoint.save(path, found)
+    assert checkpoint.load(path).model.targets == "visible"
+    for targets in (None, "sideways"):  # None: a file from before there was a choice
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[checkpoint.HEADER_KEY])
+        header.pop("targets")
+        header |= {"targets": targets} if targets else {}
+        other = tmp_path / f"{targets}.safetensors"
+        save_file(found.model.state_dict(), other, {checkpoint.HEADER_KEY: json.dumps(header)})
+    assert checkpoint.load(tmp_path / "None.safetensors").model.targets == "absolute"
+    with pytest.raises(
+        CheckpointError, match=r"targets 'sideways'; expected one of \('absolute', 'visible'\)"
+    ):
+        checkpoint.load(tmp_path / "sideways.safetensors")
 
 
 def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:

@@ -77,3 +77,26 @@ def test_normalised_targets_are_those_of_each_patch_alone(result: Reconstruction
     assert float(losses.masked) == pytest.approx(0, abs=1e-6)
     shifted = result._replace(target=result.target * 3 + 7, predicted=perfect.predicted)
     assert float(pretraining_losses(shifted, None, LossConfig(normalise_patches=True)).masked) < 1e-3
+
+
+def test_relative_errors_are_in_the_unit_of_each_tile_and_band() -> None:
+    torch.manual_seed(0)
+    model = MoEMAE(CONFIG, targets="visible").eval()
+    dn = torch.randint(5_000, 20_000, (3, 7, 8, 8))
+    with torch.inference_mode():
+        found: Reconstruction = model(dn, torch.zeros(3, 4, 2))
+    assert found.frame is not None
+    raw = found._replace(
+        predicted=found.frame.relative(found.predicted), target=found.frame.relative(found.target), frame=None
+    )
+    counted = weights(torch.ones(3, 8, 8, dtype=torch.bool), [True, False, False])
+    for w in (None, counted):
+        ours, expected = (pretraining_losses(r, w, LossConfig(targets="visible")) for r in (found, raw))
+        assert [float(v) for v in ours] == pytest.approx([float(v) for v in expected], rel=1e-5)
+    perfect = pretraining_losses(found._replace(predicted=found.target), None, LossConfig(targets="visible"))
+    assert float(perfect.masked) == 0
+
+
+def test_two_kinds_of_relative_targets_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="normalise_patches needs targets=absolute; got targets=visible"):
+        LossConfig(targets="visible", normalise_patches=True)

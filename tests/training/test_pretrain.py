@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import signal
@@ -74,7 +75,9 @@ def test_learning_lowers_the_loss(data: Path, tmp_path: Path) -> None:
     assert masked[-1] < 0.5 * masked[0]
 
 
-@pytest.mark.parametrize("options", [(), ("accumulate=2", "optimiser.ema=null", "batch_size=4")])
+@pytest.mark.parametrize(
+    "options", [(), ("accumulate=2", "optimiser.ema=null", "batch_size=4"), ("loss.targets=visible",)]
+)
 def test_a_resumed_run_equals_one_that_never_stopped(
     data: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -94,6 +97,34 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     for name in ("train", "validation"):
         assert table(tmp_path / "resumed", name) == table(tmp_path / "through", name)
     assert all(torch.equal(a, b) for a, b in zip(weights(through), weights(second), strict=True))
+
+
+def test_relative_targets_are_validated_in_z_scores_and_kept_in_the_checkpoint(
+    data: Path, tmp_path: Path
+) -> None:
+    options = ("loss.targets=visible", "steps=30", "optimiser.learning_rate=0.003", "run.validate_every=10")
+    trained(data, tmp_path, *options)
+    rows = table(tmp_path, "validation")
+    assert float(rows[0]["ratio"]) < 2  # begins about the mean of the visible pixels, whatever their level
+    assert float(rows[-1]["masked"]) < float(rows[0]["masked"])
+    last = checkpoint.load(tmp_path / "last.safetensors")
+    assert last.model.targets == last.info["recipe"]["loss"]["targets"] == "visible"
+    with pytest.raises(StateError, match=r"loss\.targets: 'visible' in the state, 'absolute' now"):
+        Pretraining(recipe(data, "loss.targets=absolute", *options[1:]), tmp_path)
+
+
+def test_targets_are_absolute_unless_chosen_and_older_states_go_on(data: Path, tmp_path: Path) -> None:
+    published = load(PretrainConfig, Path("published"), [f"data.path={data}"])
+    assert published.loss.targets == "absolute"
+    run = trained(data, tmp_path, "steps=1")
+    assert run.model.targets == "absolute"
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    learned = json.loads(state["learned"])
+    del learned["loss"]["targets"]  # as in states from before there was a choice
+    torch.save({**state, "learned": json.dumps(learned)}, tmp_path / "state.pt")
+    assert Pretraining(recipe(data, "steps=1"), tmp_path).step == 1
+    with pytest.raises(StateError, match=r"loss\.targets: 'absolute' in the state, 'visible' now"):
+        Pretraining(recipe(data, "steps=1", "loss.targets=visible"), tmp_path)
 
 
 def test_rows_of_steps_that_are_done_again_are_not_doubled(data: Path, tmp_path: Path) -> None:

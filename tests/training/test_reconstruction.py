@@ -79,6 +79,30 @@ def test_a_networks_reconstruction_lies_where_its_patches_do() -> None:
     np.testing.assert_allclose(out[1, :, 8:12, 12:16], expected, rtol=1e-6)
 
 
+def test_relative_targets_come_back_as_z_scores_and_miss_no_level() -> None:
+    """A decoder that predicts nothing but 0 gives the mean of the visible, measured pixels of each band."""
+    import torch
+
+    from model.moe_mae import MoEMAE
+
+    model = MoEMAE(TINY, PREPROCESSING, targets="visible").eval()
+    with torch.no_grad():
+        model.decoder_pred.weight.zero_()
+        model.decoder_pred.bias.zero_()
+    rng = np.random.default_rng(4)
+    dn = rng.integers(8_000, 12_000, size=(2, 7, 40, 40), dtype=np.uint16)
+    noise = rng.random((2, 100), dtype=np.float32)
+    valid = rng.random((2, 40, 40)) < 0.8
+    dn = np.where(valid[:, None], dn, np.uint16(60_000))
+    out = reconstruction.reconstruct(model, dn, np.zeros((2, 4, 2), np.float32), noise, valid=valid)
+    masks = reconstruction.masked(noise, 0.75).reshape(2, 10, 10)
+    z = (dn - model.encoder.mean.numpy()) / model.encoder.std.numpy()
+    for i in range(2):
+        seen = ~np.kron(masks[i], np.ones((PATCH, PATCH), dtype=bool)) & valid[i]
+        expected = np.broadcast_to(z[i][:, seen].mean(axis=1)[:, None, None], (7, 40, 40))
+        np.testing.assert_allclose(out[i], expected, atol=1e-5)
+
+
 def test_errors_of_the_guesses_are_small_where_tiles_are_flat(tiles: Tiles) -> None:
     model = checkpoint.initialise(TINY, 0, PREPROCESSING).model
     errors = reconstruction.measure(model, tiles, limit=12)
