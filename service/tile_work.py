@@ -97,9 +97,11 @@ def _client(work: Work) -> AsyncClient:
     from service.settings import SettingsError, load
 
     logs.configure("warning", "console")
-    given = {"bundle": work.bundle} if work.bundle is not None else {}
+    # An environment that is meant for a server sets keys; here nobody has to show one.
+    given: dict[str, Any] = {"api_keys": None, "api_keys_file": None}
+    if work.bundle is not None:
+        given["bundle"] = work.bundle
     try:
-        # No keys and no limits of a public service between a person and their own files.
         transport = InProcessTransport(load(**given))
     except SettingsError as error:
         raise embed_files.InputError(str(error)) from error
