@@ -13,7 +13,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from model import bundle
+from model.config import Preprocessing
 from tests.integration.compose import ROOT, unavailable
+from tests.model.networks import SMALL, onnx_bytes, scrambled
 from tests.rasters import geotiff
 from tests.service.server_process import ServerProcess
 
@@ -64,9 +67,18 @@ def _prometheus_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def exposed() -> Iterator[Exposed]:
-    """Every metric of a service that has answered a request, with its labels."""
-    with ServerProcess() as server:
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exposed]:
+    """Every metric of a service that has answered a request, with its labels.
+
+    Its bundle is a small one that tells the routing of tokens, which a bundle need not.
+    """
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    encoder = onnx_bytes(scrambled().model.encoder)
+    bundle.write(
+        folder, name="small", version="1", trained=False, config=SMALL, preprocessing=Preprocessing(),
+        training={}, metrics={}, parity={}, card="", files={"encoder.fp32.onnx": encoder},
+    )  # fmt: skip
+    with ServerProcess("--bundle", str(folder)) as server:
         answer = httpx.post(f"{server.url}/embed", content=geotiff(), headers={"Content-Type": "image/tiff"})
         assert answer.status_code == 200, answer.text
         text = httpx.get(f"{server.url}/metrics").text

@@ -24,6 +24,7 @@ WANTED = {
     "batch size": "landmoe_batch_size_tiles_sum",
     "queue": "landmoe_queue_depth_tiles",
     "cache": "landmoe_cache_lookups_total",
+    "routing share": "landmoe_routed_tokens_total",
     "memory": "landmoe_worker_resident_memory_bytes",
 }
 

@@ -264,6 +264,8 @@ def test_two_replicas_behind_the_gateway(
     wait_until(
         lambda: [v for _, v in query(ports, 'up{job="gateway"}')] == [1], "the gateway scraped", timeout_s=60
     )
+    active = 'haproxy_backend_active_servers{job="gateway", proxy="replicas"}'  # an alert asks for it
+    wait_until(lambda: [value for _, value in query(ports, active)] == [2], "two servers", timeout_s=30)
     wait_until(lambda: client.get("/readyz").status_code == 200, "an answer through the gateway")
     with Load(f"http://127.0.0.1:{ports['service']}", tiles) as load:
         load.wait_for_answers(60)
