@@ -1,0 +1,60 @@
+"""Metrics of several workers: each worker's own, none of dead ones, and all on their own port."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+
+import httpx
+import pytest
+
+from tests.rasters import geotiff
+from tests.service.server_process import ServerProcess
+
+WORKER = re.compile(r'^landmoe_worker_resident_memory_bytes\{pid="(\d+)"\} (\S+)$', re.MULTILINE)
+
+
+def pids(url: str) -> set[int]:
+    """Workers that have measured themselves; one that starts is at 0."""
+    return {int(pid) for pid, size in WORKER.findall(httpx.get(url).text) if float(size) > 10_000_000}
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_each_worker_is_told_and_dead_ones_are_forgotten() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    metrics = f"http://127.0.0.1:{port}/metrics"
+    with ServerProcess("--workers", "2", LANDMOE_METRICS_PORT=str(port)) as server:
+        before = wait_for_two(metrics)
+        for _ in range(8):
+            response = httpx.post(
+                f"{server.url}/embed", content=geotiff(), headers={"Content-Type": "image/tiff"}
+            )
+            assert response.status_code == 200
+        text = httpx.get(metrics).text
+        assert 'landmoe_requests_total{outcome="ok",route="/embed"} 8.0' in text
+        assert "landmoe_event_loop_lag_seconds_count" in text
+        assert httpx.get(f"{server.url}/metrics").status_code == 404
+
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while victim in (now := pids(metrics)) or len(now) < 2:
+            assert time.monotonic() < deadline, now
+            time.sleep(0.2)
+        # What the dead one had counted is not lost.
+        assert 'landmoe_requests_total{outcome="ok",route="/embed"} 8.0' in httpx.get(metrics).text
+        assert server.stop() == 0
+
+
+def wait_for_two(url: str) -> set[int]:
+    deadline = time.monotonic() + 60
+    while len(found := pids(url)) < 2:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
