@@ -107,6 +107,8 @@ class Answer:
 
     def close(self) -> None:
         """Frees what has been written."""
+        if self._writer is not None:
+            self._writer.abandon()
         self._file.close()
 
     def _write(self, outcomes: Sequence[Outcome]) -> None:

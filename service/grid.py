@@ -80,6 +80,7 @@ class SceneGrid:
         self.cols = (header.width - TILE_SIZE) // self.stride + 1
         self.place = header.place
         self._windows: Iterator[Window] | None = None
+        self._closing = False
 
     def __len__(self) -> int:
         return self.rows * self.cols
@@ -97,7 +98,8 @@ class SceneGrid:
             return list(islice(self._windows, count))
 
     def close(self) -> None:
-        """Lets the file go, when nobody reads any more."""
+        """Lets the file go; a thread that reads stops soon."""
+        self._closing = True
         with self._lock:
             self._windows = iter(())
             self._raster.close()
@@ -110,6 +112,8 @@ class SceneGrid:
         fixed = self._fixed_place(description)
         strip = _Strip(raster, self._bands, units, self._piece)
         for grid in tiles.windows(header.height, header.width, self.stride):
+            if self._closing:
+                return
             dn, valid, flags = strip.of(grid.window)
             tile = tiles.cut(dn, valid, tiles.Window(0, grid.window.col_off, TILE_SIZE, TILE_SIZE))
             yield grid, self._prepared(grid, tile, flags, description, fixed)
@@ -195,7 +199,7 @@ class SceneGrid:
         for row in range(0, header.height, self._piece):
             strip = (row, 0, min(self._piece, header.height - row), header.width)
             pixels, valid = self._looked_at([strip])
-            if valid.any():
+            if valid.any() or self._closing:
                 break
         tiles.check_valid(valid)
         return pixels, valid

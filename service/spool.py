@@ -157,6 +157,8 @@ class SpoolFile:
     def write(self, data: Any) -> int:
         """Writes bytes at the position."""
         size = len(data)
+        if self.closed:
+            raise ValueError("write to a closed file")
         if not self._rolled:
             if size <= self._share.left:
                 self._share.left -= size

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
 UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
+_CHUNK_BYTES = 1 << 18
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 
 
@@ -229,13 +230,20 @@ def _check_announced(request: Request, settings: Settings, spool: Spool) -> None
 
 async def _bounded(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
     received = 0
+    pending: list[bytes] = []  # network chunks are small; each write to disk is a trip to a thread
+    waiting = 0
     async with aclosing(request.stream()) as stream:
         async for chunk in stream:
             received += len(chunk)
             if received > settings.max_upload_bytes:
                 raise _too_large(f"a body of more than {settings.max_upload_bytes:,} bytes", settings)
-            if chunk:
-                yield chunk
+            pending.append(chunk)
+            waiting += len(chunk)
+            if waiting >= _CHUNK_BYTES:
+                yield b"".join(pending)
+                pending, waiting = [], 0
+    if waiting:
+        yield b"".join(pending)
 
 
 def _too_large(what: str, settings: Settings) -> RequestError:

@@ -63,6 +63,9 @@ class Writer(Protocol):
     def finish(self, summary: dict[str, int], /) -> None:
         """Writes what comes after the items."""
 
+    def abandon(self) -> None:
+        """Lets go of everything but the file: the answer is another one."""
+
 
 def negotiate(wanted: Format | None, accept: str | None) -> Format:
     """The format of an answer (RFC 9110 section 12.5.1); `format=` wins over Accept.

@@ -37,6 +37,9 @@ class NpyWriter:
         self._file.seek(0)
         self._write_header()
 
+    def abandon(self) -> None:
+        """Holds nothing."""
+
     def _write_header(self) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, *self._shape)}
         np.lib.format.write_array_header_1_0(self._file, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -88,6 +89,11 @@ class ParquetWriter:
             }
         )
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Closes Arrow's writer, which would write on when it is collected."""
+        with contextlib.suppress(Exception):  # the room on disk may be the reason that it is abandoned
+            self._writer.close()
 
     def _write(self, items: Sequence[Item]) -> None:
         shapes = [_shape(item) for item in items]

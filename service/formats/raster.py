@@ -91,6 +91,9 @@ class RasterWriter:
                 )
             self._file.write(memory.getbuffer())
 
+    def abandon(self) -> None:
+        """Holds nothing but pixels."""
+
 
 def _transform(grid: Grid) -> rasterio.Affine:
     """Of the scene's, moved by half of what a window is larger than a pixel, and scaled."""

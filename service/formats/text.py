@@ -39,6 +39,9 @@ class JsonWriter:
         """Writes the summary."""
         self._file.write(b'],"summary":' + dumps(summary) + b"}")
 
+    def abandon(self) -> None:
+        """Holds nothing."""
+
 
 class NdjsonWriter:
     """A line of JSON for each item, with an `error` that is null where there is none."""
@@ -54,6 +57,9 @@ class NdjsonWriter:
 
     def finish(self, summary: dict[str, int]) -> None:
         """Nothing comes after the lines."""
+
+    def abandon(self) -> None:
+        """Holds nothing."""
 
 
 class GeojsonWriter:
@@ -82,6 +88,9 @@ class GeojsonWriter:
     def finish(self, summary: dict[str, int]) -> None:
         """Closes the collection."""
         self._file.write(b'],"summary":' + dumps(summary) + b"}")
+
+    def abandon(self) -> None:
+        """Holds nothing."""
 
 
 def _shown(item: Item, *, as_base64: bool = False) -> dict[str, Any]:
