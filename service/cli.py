@@ -55,12 +55,12 @@ def info(
 
     try:
         loaded = load(bundle)
-    except BundleError as error:
+        if as_json:
+            typer.echo(orjson.dumps(as_dict(loaded), option=orjson.OPT_INDENT_2).decode())
+        else:
+            show(loaded)
+    except BundleError as error:  # a probe is read when it is asked for
         _fail(error)
-    if as_json:
-        typer.echo(orjson.dumps(as_dict(loaded), option=orjson.OPT_INDENT_2).decode())
-    else:
-        show(loaded)
 
 
 @app.command("sample-tile")

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model import bundle
 from model.bundle import BundleError
 from model.config import SIZES, Preprocessing
 from model.hub import Address, HubError, fetch_bundle, fetch_file, is_address, parse
+from model.probe import LinearProbe, encode
 from tests.model.hub_server import TOKEN, Hub, Repository, commit, running
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reference_tiny.pth"
@@ -84,12 +86,23 @@ def user(hub: Hub, tmp_path: Path) -> User:
     return User(hub, tmp_path / "home")
 
 
+PROBE = encode(
+    LinearProbe(
+        task="multi-label",
+        pooling="mean",
+        labels=("water",),
+        weights=np.zeros((1, SIZES["XXS"].embed_dim), np.float32),
+        bias=np.zeros(1, np.float32),
+    )
+)
+
+
 def files(folder: Path, version: str = "1") -> dict[str, bytes]:
     """A bundle as a repository holds it, with the hub's own files beside it."""
     bundle.write(
         folder, name="test", version=version, trained=False, config=SIZES["XXS"],
         preprocessing=Preprocessing(), training={}, metrics={}, parity={}, card="card",
-        files={"encoder.fp32.onnx": b"onnx" + version.encode(), "probes/a.safetensors": b"probe"},
+        files={"encoder.fp32.onnx": b"onnx" + version.encode(), "probes/a.safetensors": PROBE},
     )  # fmt: skip
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return found | {"README.md": b"# A page", ".gitattributes": b"", "training.log": b"x", "run.sh": b"x"}
