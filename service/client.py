@@ -24,8 +24,8 @@ from anyio.from_thread import start_blocking_portal
 
 from service.client_answers import Reader, of_classify, of_embed
 from service.client_errors import RETRIED, ClientError, ProblemError, TransportError, error_of
-from service.client_results import Answer, Classification, Embedding, Failure, Result, failures
-from service.client_tiles import Tile, TileRequest, as_text, as_tile, requests
+from service.client_results import Answer, Classification, Embedding, Failure, Result, failures, merged
+from service.client_tiles import Tile, TileRequest, as_text, as_tiles, requests
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 R = TypeVar("R", bound=Result)
@@ -177,7 +177,7 @@ class AsyncClient:
         progress: Progress | None,
         keep_going: bool,
     ) -> Answer[R]:
-        given = _as_tiles(tiles)
+        given = as_tiles(tiles)
         divided = await self.divided(given, alone=options.get("fit") == "grid")
         slots = asyncio.Semaphore(self.concurrency)
         done = 0
@@ -196,7 +196,7 @@ class AsyncClient:
                 tasks = [group.create_task(one(request)) for request in divided]
         except* ClientError as errors:
             raise first_of(errors) from None
-        return _merged([task.result() for task in tasks], await self.model())
+        return merged([task.result() for task in tasks], await self.model())
 
     async def _one(
         self,
@@ -289,14 +289,6 @@ class Client:
         return self._portal.call(partial(self._client.classify, tiles, **options))
 
 
-def _as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
-    single = isinstance(given, Tile | str | bytes | bytearray | memoryview) or not isinstance(given, Iterable)
-    # An array of four dimensions is many tiles.
-    if single or getattr(given, "ndim", 4) == 3:
-        return [as_tile(given)]
-    return [as_tile(one) for one in given]
-
-
 def _wait_s(error: Exception) -> bool | float:
     """Whether a request is tried again; the seconds until then where the service says them."""
     if not isinstance(error, RETRIED):
@@ -314,19 +306,3 @@ def first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _merged(answers: Sequence[Answer[R] | list[Failure]], model: dict[str, Any]) -> Answer[R]:
-    items: list[R | Failure] = []
-    counts = dict.fromkeys(("tiles", "windows", "embedded", "skipped_empty", "failed"), 0)
-    reference = {name: model[name] for name in ("name", "version", "digest", "precision")}
-    for answer in answers:
-        items += answer
-        if isinstance(answer, Answer):
-            reference = answer.model or reference
-            for name, count in answer.summary.items():
-                counts[name] = counts.get(name, 0) + count
-        else:
-            for name in ("tiles", "windows", "failed"):
-                counts[name] += len(answer)
-    return Answer(items, reference, counts)

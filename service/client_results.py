@@ -181,3 +181,20 @@ def _common(item: dict[str, Any], index: int) -> dict[str, Any]:
         "warnings": item.pop("warnings", []),
         "fields": item,
     }
+
+
+def merged(answers: Sequence[Answer[R] | list[Failure]], model: dict[str, Any]) -> Answer[R]:
+    """The answers to several requests, in the order of their tiles, as one; `model` is that of GET /model."""
+    items: list[R | Failure] = []
+    counts = dict.fromkeys(("tiles", "windows", "embedded", "skipped_empty", "failed"), 0)
+    reference = {name: model[name] for name in ("name", "version", "digest", "precision")}
+    for answer in answers:
+        items += answer
+        if isinstance(answer, Answer):
+            reference = answer.model or reference
+            for name, count in answer.summary.items():
+                counts[name] = counts.get(name, 0) + count
+        else:
+            for name in ("tiles", "windows", "failed"):
+                counts[name] += len(answer)
+    return Answer(items, reference, counts)

@@ -194,6 +194,19 @@ def as_tile(given: Any) -> Tile:
     )
 
 
+def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
+    """One or many of what callers give → tiles.
+
+    Raises:
+        UnusableTileError: one of them is none.
+    """
+    single = isinstance(given, Tile | str | bytes | bytearray | memoryview) or not isinstance(given, Iterable)
+    # An array of four dimensions is many tiles.
+    if single or getattr(given, "ndim", 4) == 3:
+        return [as_tile(given)]
+    return [as_tile(one) for one in given]
+
+
 def as_text(value: Any) -> str:
     """A parameter as the service reads it."""
     if isinstance(value, bool):
