@@ -57,7 +57,7 @@ class Load:
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(clients)]
 
     def _send(self) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=httpx.Timeout(60, connect=5)) as client:
             while not self._stop.is_set():
                 content = next(self._tiles)
                 began = time.monotonic()
