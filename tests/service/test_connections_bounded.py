@@ -95,6 +95,8 @@ def test_a_body_that_does_not_come(server: ServerProcess, drip: bool) -> None:
             except TimeoutError:
                 if drip:
                     connection.sendall(b"\0")
+        connection.settimeout(10)
+        answer += told(connection)[0]
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"slow-body" in answer
 
