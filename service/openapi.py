@@ -122,8 +122,7 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 def _operation(options: type[BaseModel]) -> dict[str, Any]:
     """What FastAPI cannot know of a route that reads its body itself."""
     fields = _properties(TileParameters) | _properties(options)
-    file = _FILE
-    tile = file | {"description": "a GeoTIFF with the seven bands SR_B1 to SR_B7"}
+    tile = _FILE | {"description": "a GeoTIFF with the seven bands SR_B1 to SR_B7"}
     form = {
         "type": "object",
         "properties": {"tile": tile} | _DELIVERY | {METADATA: _METADATA} | fields,
@@ -143,7 +142,7 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
         + [_TIMEOUT_PARAMETER],
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": {"schema": form}, "image/tiff": {"schema": file}},
+            "content": {"multipart/form-data": {"schema": form}, "image/tiff": {"schema": _FILE}},
         },
         "responses": {
             "200": {
@@ -152,7 +151,7 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
                     for name, text in _HEADERS.items()
                 },
                 "content": {
-                    kind.media_type.split(";")[0]: {"schema": _FEATURES if name == "geojson" else file}
+                    kind.media_type.split(";")[0]: {"schema": _FEATURES if name == "geojson" else _FILE}
                     for name, kind in KINDS.items()
                     if name not in ("json", "base64") and name in _formats(options)
                 },

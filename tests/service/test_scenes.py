@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +32,7 @@ from service.schemas import EmbedResponse
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import BUNDLE, FakeEngine, M
+from tests.service.server_process import ServerProcess
 
 TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
 SCENE = dn_pixels(170, 130)
@@ -308,3 +312,33 @@ def test_memory_does_not_grow_with_the_scene(tall: Path) -> None:
     short, long = peak(10), peak(75)
     assert long < 1.3 * short
     assert long < 40_000_000
+
+
+@pytest.mark.server
+def test_a_scene_ends_with_its_client_and_outlives_the_call_to_stop() -> None:
+    with ServerProcess() as server:
+        url, scene = f"{server.url}/embed", geotiff(dn_pixels(400, 400))
+
+        def depth() -> int:
+            return int(httpx.get(f"{server.url}/readyz").json()["queue_depth_tiles"])
+
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, content=scene, params={"fit": "grid", "stride": "8"}, headers=TIFF, timeout=1.5)
+        wait_until(lambda: depth() == 0)
+        with ThreadPoolExecutor(1) as pool:
+            params = {"fit": "grid", "format": "npy"}
+            answer = pool.submit(httpx.post, url, content=scene, params=params, headers=TIFF, timeout=60)
+            wait_until(lambda: depth() > 0)
+            assert server.stop() == 0
+            response = answer.result(60)
+        assert response.status_code == 200
+        array = np.load(io.BytesIO(response.content))
+        assert len(array) == 100
+        assert np.isfinite(array).all()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)
