@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -56,7 +57,10 @@ def test_headers_that_do_not_end(server: ServerProcess, kept: bool) -> None:
     with connected(server) as connection:
         if kept:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            first = b""
+            while not first.endswith(b'{"status":"ok"}'):
+                first += connection.recv(65_536)
+            assert first.startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-A: ")
         answer, seconds = told(connection)
     assert answer.startswith(b"HTTP/1.1 408")
@@ -96,7 +100,8 @@ def test_a_body_that_does_not_come(server: ServerProcess, drip: bool) -> None:
                 if drip:
                     connection.sendall(b"\0")
         connection.settimeout(10)
-        answer += told(connection)[0]
+        with contextlib.suppress(ConnectionResetError):  # it closes with bytes unread
+            answer += told(connection)[0]
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"slow-body" in answer
 
