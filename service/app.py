@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import metadata
 
 import structlog
 from fastapi import Depends, FastAPI, Request
@@ -40,7 +41,7 @@ from service.vital_signs import VitalSigns
 
 log = structlog.get_logger()
 
-VERSION = "0.1.0"
+VERSION = metadata.version("landmoe")
 DESCRIPTION = """Landsat GeoTIFF tiles in, embeddings out.
 
 A tile has the seven surface-reflectance bands SR_B1 to SR_B7 of Landsat 8/9, Collection 2 Level 2, at 30 m.
