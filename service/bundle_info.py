@@ -57,14 +57,22 @@ def show(bundle: Bundle, console: Console | None = None) -> None:
         "probes": ", ".join(bundle.probe_names) or "none",
         "missing metadata": "trained" if preprocessing.missing_metadata_trained else "not trained",
     }
-    for group, values in (
-        ("training", bundle.training),
-        ("metrics", bundle.metrics),
-        ("parity", bundle.parity),
-    ):
+    for group, values in (("training", bundle.training), ("metrics", bundle.metrics)):
         rows |= {f"{group}: {name}": str(value) for name, value in values.items()}
+    rows |= {f"parity: {precision}": _parity(figures) for precision, figures in bundle.parity.items()}
     rows |= {f"SHA-256 {name}": sha256 for name, sha256 in bundle.files.items()}
     for name, value in rows.items():
         table.add_row(name, Text.from_markup(value) if name == "trained" else Text(value))
     console.print(table)
     console.print(Markdown(bundle.card))
+
+
+def _parity(figures: Any) -> str:
+    """One line of what the export measured; a foreign bundle's figures as they are."""
+    try:
+        return (
+            f"within {figures['max_relative_error']:.1e} of the network's largest token "
+            f"over {figures['tiles']} tiles (allowed {figures['tolerance']:g})"
+        )
+    except (KeyError, TypeError, ValueError):
+        return str(figures)
