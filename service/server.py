@@ -28,7 +28,7 @@ from service.app import create_app
 from service.batcher import Batcher
 from service.engine import EngineError, check_engine, make_engine
 from service.metrics import MULTIPROCESS_DIR
-from service.protocol import bounded_protocol
+from service.protocol import BoundedProtocol, bounded_protocol
 from service.settings import Settings
 from service.supervisor import Supervisor
 from service.tracing import TracingError
@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients is not refused
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
+_HEAR_OUT_S = 0.5  # for a connection that was just made to say what it wants
 _MARGIN_S = 5  # on top of the grace, for the end of the application itself
 _KEEP_ALIVE_S = 75  # longer than the 60 s of common load balancers, so that they are the ones who close
 
@@ -87,6 +88,43 @@ class _Server(uvicorn.Server):
         limit = threading.Timer(self._settings.shutdown_grace_s + _MARGIN_S, os._exit, (1,))
         limit.daemon = True
         limit.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the port once everyone who found it open has been heard, then ends as uvicorn does.
+
+        The kernel completes connections before we accept them, and clients send with the first packet that
+        they can: closing the listener at once would reset requests that are already here.
+        """
+        waiting = [listener.dup() for listener in sockets or ()]
+        for server in self.servers:
+            server.close()
+        for listener in waiting:
+            with listener:
+                await self._accept_all(listener)
+        until = asyncio.get_running_loop().time() + _HEAR_OUT_S
+        while any(
+            isinstance(connection, BoundedProtocol) and connection.cycle is None
+            for connection in self.server_state.connections
+        ):
+            if asyncio.get_running_loop().time() > until:
+                break  # a connection that says nothing
+            await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
+
+    async def _accept_all(self, listener: socket.socket) -> None:
+        """Takes the connections that the kernel has completed and nobody accepted yet."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # none is left
+                return
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> BoundedProtocol:
+        made = bounded_protocol(self._settings.header_timeout_s)
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -255,8 +255,10 @@ def test_values_of_another_type_and_damaged_ones_under_load(
             load.until_answers(10)
             for key in client.keys("landmoe:*"):
                 if order.randrange(3) == 0:
-                    client.delete(key)
-                    client.rpush(key, "of another type")
+                    with client.pipeline(transaction=True) as at_once:  # the service may write it between
+                        at_once.delete(key)
+                        at_once.rpush(key, "of another type")
+                        at_once.execute()
                 elif order.randrange(2):
                     client.set(key, order.randbytes(order.randrange(700)))
                 else:  # one byte of it changes; a list is left as it is
