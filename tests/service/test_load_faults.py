@@ -118,7 +118,7 @@ def test_what_a_client_left_behind_is_not_computed(files: list[bytes], singles: 
 
         async def leave() -> Account:
             gone = Account()
-            for wait in (0.0, 0.02, 0.5, 0.6, 0.7, 0.8):  # mid-upload, while decoded, while waiting
+            for wait in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2):  # mid-upload, while decoded, while waiting
                 _, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
                 part = large.content if wait else large.content[: len(large.content) // 2]
                 writer.write(part)
