@@ -9,17 +9,18 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from service import formats, metrics
+from service import formats
 from service.errors import PROBLEMS, code_of, problem, problem_response
 from service.formats import Head, Item, Writer
 from service.formats.npy import NpyWriter
 from service.formats.raster import Grid, RasterWriter
 from service.formats.text import GeojsonWriter, JsonWriter, NdjsonWriter
+from service.http.spool import Spool, SpoolFile, chunks
 from service.outcomes import Outcome, Skipped, Tally
 from service.parameters import Format
 from service.products import Product
 from service.results import Embedded, Report
-from service.spool import Spool, SpoolFile, chunks
+from service.telemetry import metrics
 
 # Numbers that are written on the event loop; more go to a thread (orjson writes a million in 20 ms).
 _INLINE_NUMBERS = 20_000

@@ -15,10 +15,9 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
-from service import api_keys, cpu, metrics, openapi
 from service.batcher import Batcher
+from service.batching import cpu
 from service.cache import Cache, make_cache
-from service.connections import Connections
 from service.engine import Engine, make_engine
 from service.errors import (
     TILE_ERRORS,
@@ -29,15 +28,18 @@ from service.errors import (
     problem_of_status,
     problem_response,
 )
-from service.guard import EXPOSED, Guard
-from service.middleware import Observed
+from service.http import api_keys, openapi
+from service.http.connections import Connections
+from service.http.guard import EXPOSED, Guard
+from service.http.middleware import Observed
+from service.http.spool import Spool
 from service.pipeline import Pipeline
 from service.products import Probes
 from service.routes import classify, embed, system
 from service.routes.entry import enter
 from service.settings import Settings
-from service.spool import Spool
-from service.vital_signs import VitalSigns
+from service.telemetry import metrics
+from service.telemetry.vital_signs import VitalSigns
 
 log = structlog.get_logger()
 

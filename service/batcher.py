@@ -19,15 +19,15 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service import metrics
-from service.admission import Admission, Gate, current
+from service.batching.admission import Admission, Gate, current
+from service.batching.engine_pool import EnginePool
+from service.batching.engine_worker import EngineWorker
+from service.batching.inference import infer
+from service.batching.tile_queue import Embedding as Embedding
+from service.batching.tile_queue import TileQueue, Waiting
 from service.engine import Engine, EngineError
-from service.engine_pool import EnginePool
-from service.engine_worker import EngineWorker
 from service.errors import UnavailableError
-from service.inference import infer
-from service.tile_queue import Embedding as Embedding
-from service.tile_queue import TileQueue, Waiting
+from service.telemetry import metrics
 
 log = structlog.get_logger()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from service.cache_codec import is_result, pack, unpack
-from service.cache_keys import Namespace as Namespace
-from service.cache_keys import tile_hash as tile_hash
-from service.cache_metrics import LOOKUPS
-from service.memory_store import MemoryStore
-from service.redis_store import RedisStore
+from service.caching.cache_metrics import LOOKUPS
+from service.caching.codec import is_result, pack, unpack
+from service.caching.keys import Namespace as Namespace
+from service.caching.keys import tile_hash as tile_hash
+from service.caching.memory_store import MemoryStore
+from service.caching.redis_store import RedisStore
 from service.settings import Settings
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import orjson
 import typer
 
-from service import tile_commands
+from service.clients import tile_commands
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -97,9 +97,11 @@ def bench_service(
 ) -> None:
     """Load a service of its own with closed loops; compare with the engine alone in the same rounds."""
     from model.bundle import BundleError
-    from service import bench_service, bench_table, settings
+    from service import settings
+    from service.benchmarks import service as bench_service
+    from service.benchmarks import table as bench_table
+    from service.benchmarks.load import LoadError
     from service.engine import EngineError
-    from service.load import LoadError
 
     try:
         figures = bench_service.run(
@@ -126,7 +128,7 @@ def stack(
     output: Annotated[Path, typer.Option("-o", "--output", help="The GeoTIFF to write.")] = Path("scene.tif"),
 ) -> None:
     """Make one georeferenced seven-band GeoTIFF of a Landsat product, which has one file per band."""
-    from service import delivery
+    from service.rasters import delivery
 
     try:
         acquired = delivery.stack(folder, output)

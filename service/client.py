@@ -22,10 +22,10 @@ import httpx
 import stamina
 from anyio.from_thread import start_blocking_portal
 
-from service.client_answers import Reader, of_classify, of_embed
-from service.client_errors import RETRIED, ClientError, ProblemError, TransportError, error_of
-from service.client_results import Answer, Classification, Embedding, Failure, Result, failures, merged
-from service.client_tiles import Tile, TileRequest, as_text, as_tiles, requests
+from service.clients.answers import Reader, of_classify, of_embed
+from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of
+from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
+from service.clients.tiles import Tile, TileRequest, as_text, as_tiles, requests
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 R = TypeVar("R", bound=Result)

@@ -12,10 +12,10 @@ from model import metadata, tiles
 from model.bundle import Bundle
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileWarning
-from service import geotiff, quality
 from service.cache import tile_hash
 from service.files import Source
 from service.parameters import TileParameters
+from service.rasters import geotiff, quality
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
-from service import cpu, providers
-from service.providers import Precision, Provider, ProviderError
+from service.batching import cpu, providers
+from service.batching.providers import Precision, Provider, ProviderError
 from service.settings import Settings
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ Exception
 │   ├── OverloadedError     the queue is full; says when to come back
 │   ├── UnavailableError    not ready, draining, or the engine failed
 │   └── DeadlineError       the time allowed has passed
-├── service.geotiff.GeotiffError    the file cannot be read       } each carries
+├── service.rasters.geotiff.GeotiffError  the file cannot be read       } each carries
 ├── model.tiles.TileError           no tile can be made of it     } its problem type
 └── model.metadata.MetadataError    a datetime or place that is none
 
@@ -23,8 +23,8 @@ from starlette.responses import Response
 
 from model.metadata import MetadataError
 from model.tile_errors import TileError
-from service.geotiff import GeotiffError
 from service.json_text import dumps
+from service.rasters.geotiff import GeotiffError
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:landmoe:problem:"

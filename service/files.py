@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from model.bands import BANDS
 from service.errors import RequestError
-from service.spool import SpoolFile
+from service.http.spool import SpoolFile
 
 TILE_PART = "tile"
 QA_PART = "QA_PIXEL"

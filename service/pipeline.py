@@ -7,16 +7,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service import deadline, sample
-from service.aliases import Aliases
+from service import sample
 from service.batcher import Batcher
 from service.cache import Cache
+from service.caching.aliases import Aliases
 from service.engine import Engine
 from service.errors import TILE_ERRORS, DeadlineError, RequestError
 from service.files import File, Source
-from service.geotiff import Limits
+from service.http import deadline
 from service.parameters import Pooling, RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
+from service.rasters.geotiff import Limits
 from service.results import Embedded as Embedded
 from service.results import Report as Report
 from service.results import Results

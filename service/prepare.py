@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from model import tiles
 from model.bundle import Bundle
-from service import geotiff, quality
 from service.describe import DescribedTile as DescribedTile
 from service.describe import PreparedTile as PreparedTile
 from service.describe import Said, where
 from service.files import Source
-from service.open_raster import OpenRaster
 from service.parameters import RequestOptions, TileParameters
+from service.rasters import geotiff, quality
+from service.rasters.open_raster import OpenRaster
 
 
 def prepare(

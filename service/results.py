@@ -11,15 +11,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service import metrics, tracing
 from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
-from service.cache_metrics import SHARED
+from service.caching.cache_metrics import SHARED
+from service.caching.single_flight import SingleFlight
 from service.engine import Engine
 from service.errors import ServiceError
 from service.parameters import Pooling
 from service.prepare import DescribedTile, PreparedTile
-from service.single_flight import SingleFlight
+from service.telemetry import metrics, tracing
 
 CacheState = Literal["hit", "miss", "bypass"]
 

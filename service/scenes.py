@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
 from model.bundle import Bundle
-from service import deadline
 from service.batcher import Batcher
 from service.describe import PreparedTile
 from service.errors import TILE_ERRORS, DeadlineError, RequestError, ServiceError
 from service.files import Source
 from service.formats.raster import Grid
-from service.geotiff import Limits
-from service.grid import SceneGrid, Window
+from service.http import deadline
 from service.outcomes import Outcome
 from service.parameters import Pooling, RequestOptions, TileParameters
+from service.rasters.geotiff import Limits
+from service.rasters.grid import SceneGrid, Window
 from service.results import Embedded, Report, Results
 from service.settings import Settings
 

@@ -22,16 +22,17 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from model.bundle import BundleError
-from service import api_keys, logs, metrics_server, tracing
-from service.api_keys import ApiKeyError
 from service.app import create_app
 from service.batcher import Batcher
 from service.engine import EngineError, check_engine, make_engine
-from service.metrics import MULTIPROCESS_DIR
-from service.protocol import BoundedProtocol, bounded_protocol
+from service.http import api_keys
+from service.http.api_keys import ApiKeyError
+from service.http.protocol import BoundedProtocol, bounded_protocol
 from service.settings import Settings
 from service.supervisor import Supervisor
-from service.tracing import TracingError
+from service.telemetry import logs, metrics_server, tracing
+from service.telemetry.metrics import MULTIPROCESS_DIR
+from service.telemetry.tracing import TracingError
 
 log = structlog.get_logger()
 

@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, url: str | None) -> str | None:
         if url is not None:
-            from service import redis_url  # the client library is loaded only where it is used
+            from service.caching import redis_url  # the client library is loaded only where it is used
 
             try:
                 redis_url.check(url)

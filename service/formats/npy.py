@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.formats import Head, Item, value
-from service.spool import SpoolFile
+from service.http.spool import SpoolFile
 
 
 class NpyWriter:

@@ -16,7 +16,7 @@ import shapely
 from pyarrow import parquet
 
 from service.formats import Head, Item, value
-from service.spool import SpoolFile
+from service.http.spool import SpoolFile
 
 ROWS_PER_GROUP = 1024  # 600 KB of embeddings of 144 values: memory stays flat, and readers may skip
 EMB_VERSION = "0.0.1"  # of the `emb` key, as the survey of geo-embeddings (cloudnativegeo) describes it

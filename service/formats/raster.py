@@ -14,8 +14,8 @@ from rasterio.io import MemoryFile
 from model.windows import TILE_SIZE
 from service.errors import RequestError
 from service.formats import Head, Item
-from service.georeference import Georeference
-from service.spool import SpoolFile
+from service.http.spool import SpoolFile
+from service.rasters.georeference import Georeference
 
 MAX_BYTES = 512_000_000  # of the raster in memory: 43 classes of 2.9 million windows
 NO_CLASS = 65_535

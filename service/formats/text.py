@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from service.formats import Head, Item
+from service.http.spool import SpoolFile
 from service.json_text import dumps
-from service.spool import SpoolFile
 
 
 class JsonWriter:

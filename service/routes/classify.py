@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.openapi import CLASSIFY_OPERATION
+from service.http.openapi import CLASSIFY_OPERATION
 from service.parameters import ClassifyOptions
 from service.products import Predictions
 from service.routes.tiles import respond

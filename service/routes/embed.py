@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.openapi import EMBED_OPERATION
+from service.http.openapi import EMBED_OPERATION
 from service.parameters import EmbedOptions
 from service.products import Embeddings
 from service.routes.tiles import respond

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from service import deadline
 from service.batcher import Batcher
+from service.http import deadline
 from service.settings import Settings
 
 # What is no larger is read in any case: its answer may be in the cache, and it costs less than to say no.

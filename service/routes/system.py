@@ -8,14 +8,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from model import bands, tiles
-from service import metrics
 from service.batcher import Batcher
 from service.cache import Cache
 from service.engine import Engine
 from service.errors import UnavailableError
-from service.openapi import PROBLEM_RESPONSE
+from service.http.openapi import PROBLEM_RESPONSE
 from service.schemas import Live, ModelInfo, Ready
 from service.settings import Settings
+from service.telemetry import metrics
 
 router = APIRouter(tags=["system"])
 metrics_router = APIRouter(tags=["system"])  # left out where metrics have a port of their own

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from service import formats
 from service.answer import Answer, HopelessError
 from service.errors import RequestError, code_of
+from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
 from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
 from service.pipeline import Pipeline
 from service.products import Product
 from service.results import Report
 from service.settings import Settings
-from service.upload import Upload, receive
 
 Options = TypeVar("Options", EmbedOptions, ClassifyOptions)
 

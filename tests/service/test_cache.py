@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cache import Cache
-from service.cache_codec import is_result, pack, unpack
-from service.cache_keys import Namespace, tile_hash
-from service.memory_store import ENTRY_OVERHEAD_BYTES, MemoryStore
+from service.caching.codec import is_result, pack, unpack
+from service.caching.keys import Namespace, tile_hash
+from service.caching.memory_store import ENTRY_OVERHEAD_BYTES, MemoryStore
 
 
 def test_keys_differ_in_everything_that_changes_a_result() -> None:

@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.cache import Cache
-from service.cache_metrics import LOOKUPS, SHARED
-from service.memory_store import MemoryStore
-from service.metrics import REGISTRY
+from service.caching.cache_metrics import LOOKUPS, SHARED
+from service.caching.memory_store import MemoryStore
 from service.settings import Settings
+from service.telemetry.metrics import REGISTRY
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import BUNDLE, FakeEngine

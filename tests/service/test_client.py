@@ -19,7 +19,7 @@ import stamina
 
 from service.app import create_app
 from service.client import AsyncClient, Client
-from service.client_errors import (
+from service.clients.errors import (
     AuthenticationError,
     ClientError,
     OverloadedError,
@@ -29,9 +29,9 @@ from service.client_errors import (
     TransportError,
     UnusableTileError,
 )
-from service.client_results import Embedding, Failure
-from service.client_tiles import Tile
-from service.in_process import InProcessTransport
+from service.clients.in_process import InProcessTransport
+from service.clients.results import Embedding, Failure
+from service.clients.tiles import Tile
 from service.settings import Settings
 from tests.rasters import ORIGIN, dn_pixels, geotiff
 from tests.service.fake_engine import FakeEngine

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service import engine_pool
 from service.batcher import Batcher, Embedding
+from service.batching import engine_pool
 from service.engine import EngineError
 from service.errors import UnavailableError
 from tests.service.fake_engine import FakeEngine

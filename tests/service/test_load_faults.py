@@ -20,8 +20,10 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import cpu, load, sample
-from service.load import Account, Shot, closed_loop, for_seconds, open_loop, shots
+from service import sample
+from service.batching import cpu
+from service.benchmarks import load
+from service.benchmarks.load import Account, Shot, closed_loop, for_seconds, open_loop, shots
 from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

@@ -15,8 +15,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from model.bands import DN_OFFSET, DN_SCALE
-from service import delivery
 from service.app import create_app
+from service.rasters import delivery
 from service.settings import Settings
 from tests.rasters import ORIGIN, dn_pixels, geotiff
 from tests.service import deliveries

@@ -9,7 +9,7 @@ import pytest
 
 from model import tiles
 from model.tiles import Prepared, TileError
-from service.geotiff import GeotiffError, Raster, read
+from service.rasters.geotiff import GeotiffError, Raster, read
 
 pytestmark = pytest.mark.shared
 

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from model import tiles
 from model.bands import BANDS
 from model.metadata import parse_datetime, parse_tiff_datetime
-from service import geotiff, sample
+from service import sample
 from service.cli import app
+from service.rasters import geotiff
 from tests.rasters import read_tags
 
 

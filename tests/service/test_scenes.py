@@ -23,11 +23,11 @@ from starlette.testclient import TestClient
 
 from model.windows import windows
 from service.files import File
-from service.geotiff import Limits
-from service.grid import SceneGrid
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import PreparedTile
+from service.rasters.geotiff import Limits
+from service.rasters.grid import SceneGrid
 from service.schemas import EmbedResponse
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from model import bands
-from service import metrics
-from service.openapi import document
+from service.http.openapi import document
 from service.schemas import ModelInfo
+from service.telemetry import metrics
 from tests.rasters import geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import BUNDLE, FakeEngine, M

@@ -1,0 +1,1 @@
+"""What is remembered between requests: keys, the process's own memory, Redis."""

@@ -1,0 +1,1 @@
+"""What the client and the commands are made of."""

@@ -1,0 +1,137 @@
+"""A command over tiles, from its options to its exit status: where the model runs, progress, what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stamina
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from stamina.instrumentation import RetryDetails
+
+from model.bundle import BundleError
+from service.client import AsyncClient, first_of
+from service.clients import embed_files
+from service.clients.errors import ClientError
+from service.parameters import PER_TILE
+
+_SHOWN_FAILURES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the command line asks for; see `service.clients.tile_commands`."""
+
+    route: str
+    files: list[Path]
+    output: Path
+    output_format: str | None
+    table: Path | None
+    per_tile: dict[str, Any]
+    options: dict[str, Any]
+    parameters: list[str]
+    url: str | None
+    api_key: str | None
+    bundle: str | None
+    concurrency: int
+    no_cache: bool
+    quiet: bool
+
+
+def carry_out(work: Work) -> None:
+    """Does the work.
+
+    Raises:
+        typer.Exit: with status 1 if any tile failed, or nothing could be done; the reason is on standard
+            error.
+    """
+    console = Console(stderr=True)
+    problem: BaseException | None = None
+    try:
+        outcome = asyncio.run(_run(work, console))
+        if outcome.content is not None:
+            embed_files.write(outcome.content, work.output)
+    except* (embed_files.InputError, ClientError, BundleError, OSError) as errors:
+        problem = first_of(errors)
+    if problem is not None:
+        typer.echo(f"landmoe: {problem}", err=True)
+        raise typer.Exit(1)
+    for name, reason in outcome.failures[:_SHOWN_FAILURES]:
+        typer.echo(f"landmoe: {name}: {reason}", err=True)
+    if not work.quiet or outcome.failures:
+        written = f"wrote {work.output}" if outcome.content is not None else "nothing was written"
+        failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
+        tiles = f"{outcome.tiles} tile{'s' if outcome.tiles != 1 else ''}"
+        typer.echo(f"landmoe: {tiles}{failed}; {written}", err=True)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+async def _run(work: Work, console: Console) -> embed_files.Outcome:
+    wanted = embed_files.output_format(work.output, work.output_format)
+    per_tile, options = dict(work.per_tile), dict(work.options)
+    for text in work.parameters:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise embed_files.InputError(f"--parameter is {text!r}; expected NAME=VALUE")
+        (per_tile if name in PER_TILE else options)[name] = value
+    tiles = embed_files.find_tiles(work.files, work.table, per_tile)
+    with _progress(work, console, len(tiles)) as progress:
+        async with _client(work) as client:
+            return await embed_files.run(client, work.route, tiles, options, wanted, progress)
+
+
+def _client(work: Work) -> AsyncClient:
+    headers = {"Cache-Control": "no-cache"} if work.no_cache else {}
+    if work.url is not None:
+        return AsyncClient(work.url, api_key=work.api_key, concurrency=work.concurrency, headers=headers)
+    from service.clients.in_process import InProcessTransport
+    from service.settings import SettingsError, load
+    from service.telemetry import logs
+
+    logs.configure("warning", "console")
+    # An environment that is meant for a server sets keys; here nobody has to show one.
+    given: dict[str, Any] = {"api_keys": None, "api_keys_file": None}
+    if work.bundle is not None:
+        given["bundle"] = work.bundle
+    try:
+        transport = InProcessTransport(load(**given))
+    except SettingsError as error:
+        raise embed_files.InputError(str(error)) from error
+    return AsyncClient(
+        "http://in-process", transport=transport, concurrency=work.concurrency, headers=headers
+    )
+
+
+@contextmanager
+def _progress(work: Work, console: Console, total: int) -> Iterator[Any]:
+    hidden = work.quiet or not sys.stderr.isatty()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=hidden,
+    ) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def waiting(details: RetryDetails) -> None:
+            text = f"{details.caused_by}; trying again in {details.wait_for:.0f} s"
+            if hidden and not work.quiet:
+                typer.echo(f"landmoe: {text}", err=True)
+            bar.update(task, description=text[:100])
+
+        stamina.instrumentation.set_on_retry_hooks([waiting])
+        try:
+            yield lambda done, _: bar.update(task, completed=done, description=work.route.strip("/"))
+        finally:
+            stamina.instrumentation.set_on_retry_hooks(None)

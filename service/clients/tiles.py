@@ -1,0 +1,247 @@
+"""Tiles as a client has them (files, bytes, arrays, deliveries) → requests that the service takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime as DateTime
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from service.clients.errors import UnusableTileError
+from service.parameters import PER_TILE
+from service.rasters import delivery
+
+TILE_PART = "tile"
+_TIFF = "image/tiff"
+Part = tuple[str, tuple[str, "bytes | IO[bytes]", str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One file, array or delivery, and what is said of it.
+
+    Attributes:
+        data: a path of a GeoTIFF; its bytes; a numpy array (7, height, width); or the folder of a Landsat
+            delivery with a file for each band.
+        name: base name that the answer repeats as `source`; the path's if not given.
+        crs: of an array, as rasterio takes it, such as `EPSG:32633`.
+        transform: of an array: affine.Affine, or its six numbers.
+        nodata: value of an array's invalid pixels.
+        id, datetime, lat, lon, units, scale, offset, bands, location_source, datetime_source: as in the
+            service's API.
+    """
+
+    data: str | PathLike[str] | bytes | NDArray[Any]
+    name: str | None = None
+    crs: Any = None
+    transform: Any = None
+    nodata: float | None = None
+    id: str | None = None
+    datetime: str | DateTime | None = None
+    lat: float | None = None
+    lon: float | None = None
+    units: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    bands: str | Sequence[str | int] | None = None
+    location_source: str | None = None
+    datetime_source: str | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder it is in; None for bytes and arrays."""
+        return None if isinstance(self.data, bytes | np.ndarray) else Path(self.data)
+
+    @cached_property
+    def is_delivery(self) -> bool:
+        """Whether it is a folder with a file for each band."""
+        return self.path is not None and self.path.is_dir()
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes to send, about.
+
+        Raises:
+            UnusableTileError: there is no such file.
+        """
+        if isinstance(self.data, bytes):
+            return len(self.data)
+        if isinstance(self.data, np.ndarray):
+            return int(self.data.nbytes)
+        path = Path(self.data)
+        try:
+            if path.is_dir():
+                return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+            return path.stat().st_size
+        except OSError as error:
+            raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+
+    def fields(self) -> dict[str, str]:
+        """What is said of it, as texts."""
+        given = {name: getattr(self, name) for name in PER_TILE}
+        return {name: as_text(value) for name, value in given.items() if value is not None}
+
+    @contextmanager
+    def opened(self) -> Iterator[list[Part]]:
+        """The parts of a form that bring it.
+
+        Raises:
+            UnusableTileError: no such file, an array or folder that cannot be sent.
+        """
+        path = self.path
+        if path is None:
+            content = self.data if isinstance(self.data, bytes) else self._written()
+            yield [(TILE_PART, (self.name or "tile.tif", content, _TIFF))]
+            return
+        with ExitStack() as stack:
+            try:
+                parts: list[Part] = [
+                    (part, (name, stack.enter_context(file.open("rb")), _TIFF))
+                    for part, name, file in self._files(path)
+                ]
+            except OSError as error:
+                raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+            yield parts
+
+    def _files(self, path: Path) -> list[tuple[str, str, Path]]:
+        if not self.is_delivery:
+            return [(TILE_PART, self.name or path.name, path)]
+        try:
+            return [(part, file.name, file) for part, file in delivery.find(path).items()]
+        except delivery.DeliveryError as error:
+            raise UnusableTileError(str(error)) from error
+
+    def _written(self) -> bytes:
+        """The array as a GeoTIFF."""
+        pixels = np.asarray(self.data)
+        if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
+            raise UnusableTileError(
+                f"the array is {pixels.dtype} {pixels.shape}; expected numbers (7, height, width)"
+            )
+        if pixels.dtype == np.float16:  # TIFF has it, GDAL before 3.11 does not
+            pixels = pixels.astype(np.float32)
+        count, height, width = pixels.shape
+        place: dict[str, Any] = {}
+        if self.transform is not None:
+            place["transform"] = rasterio.Affine(*tuple(self.transform)[:6])
+        if self.crs is not None:
+            place["crs"] = self.crs
+        try:
+            with warnings.catch_warnings(), MemoryFile() as memory:
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with memory.open(
+                    driver="GTiff",
+                    count=count,
+                    height=height,
+                    width=width,
+                    dtype=pixels.dtype,
+                    nodata=self.nodata,
+                    **place,
+                ) as dataset:
+                    dataset.write(pixels)
+                return bytes(memory.read())
+        except (rasterio.errors.RasterioError, rasterio.errors.CRSError, ValueError, TypeError) as error:
+            raise UnusableTileError(f"the array cannot be written as a GeoTIFF: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TileRequest:
+    """Tiles that go in one request; `indices` are theirs among all that were given."""
+
+    indices: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+
+    def fields(self, options: Mapping[str, str]) -> dict[str, list[str]]:
+        """The fields of the form: what is said of each tile, in their order, and of all."""
+        # The service would number the tiles of each request from 0.
+        rows = [{"id": str(i)} | t.fields() for i, t in zip(self.indices, self.tiles, strict=True)]
+        names = sorted({name for row in rows for name in row})
+        per_tile = {name: [row.get(name, "") for row in rows] for name in names}
+        return {name: [value] for name, value in options.items()} | per_tile
+
+    @contextmanager
+    def opened(self) -> Iterator[list[Part]]:
+        """The files of the form."""
+        with ExitStack() as stack:
+            yield [part for tile in self.tiles for part in stack.enter_context(tile.opened())]
+
+
+def as_tile(given: Any) -> Tile:
+    """What callers give → a tile.
+
+    Raises:
+        UnusableTileError: it is none.
+    """
+    if isinstance(given, Tile):
+        return given
+    if isinstance(given, str | PathLike | bytes | np.ndarray):
+        return Tile(data=given)
+    if isinstance(given, bytearray | memoryview):
+        return Tile(data=bytes(given))
+    raise UnusableTileError(
+        f"a tile is a {type(given).__name__}; expected a path, bytes, a numpy array or landmoe's Tile"
+    )
+
+
+def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
+    """One or many of what callers give → tiles.
+
+    Raises:
+        UnusableTileError: one of them is none.
+    """
+    single = isinstance(given, Tile | str | bytes | bytearray | memoryview) or not isinstance(given, Iterable)
+    # An array of four dimensions is many tiles.
+    if single or getattr(given, "ndim", 4) == 3:
+        return [as_tile(given)]
+    return [as_tile(one) for one in given]
+
+
+def as_text(value: Any) -> str:
+    """A parameter as the service reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, DateTime):
+        return value.isoformat()
+    if isinstance(value, float | np.floating):
+        return repr(float(value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def requests(tiles: Iterable[Tile], *, max_tiles: int, max_bytes: int, alone: bool) -> Iterator[TileRequest]:
+    """Divides tiles into requests, in their order.
+
+    Args:
+        tiles: of any number.
+        max_tiles: of one request.
+        max_bytes: of one request that has more than one tile.
+        alone: every tile has a request of its own, as scenes do.
+    """
+    indices: list[int] = []
+    batch: list[Tile] = []
+    size = 0
+    for index, tile in enumerate(tiles):
+        single = alone or tile.is_delivery
+        if batch and (single or len(batch) == max_tiles or size + tile.size > max_bytes):
+            yield TileRequest(tuple(indices), tuple(batch))
+            indices, batch, size = [], [], 0
+        indices.append(index)
+        batch.append(tile)
+        size += tile.size
+        if single:
+            yield TileRequest(tuple(indices), tuple(batch))
+            indices, batch, size = [], [], 0
+    if batch:
+        yield TileRequest(tuple(indices), tuple(batch))

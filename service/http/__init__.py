@@ -1,0 +1,1 @@
+"""The way in: connections, uploads, keys, limits and deadlines."""

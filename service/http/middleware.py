@@ -1,0 +1,91 @@
+"""Around every request: its id, its line in the log, its metrics, and the last resort for defects."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import problem, problem_response
+from service.telemetry import metrics, tracing
+
+log = structlog.get_logger()
+
+REQUEST_ID = "X-Request-ID"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")  # goes into logs and back into a header
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
+_STATUS_CLIENT_GONE = 499  # never sent; nginx's name for it
+
+
+class Observed:
+    """ASGI middleware. Puts `request_id` into the request's state; handlers put `outcome` there.
+
+    Args:
+        app: what it is around.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(Headers(scope=scope).get(REQUEST_ID))
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        start = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        with tracing.request(scope, request_id):
+            metrics.REQUESTS_IN_FLIGHT.inc()
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status, state["outcome"] = _STATUS_CLIENT_GONE, "disconnected"
+            except Exception:
+                log.exception("defect", path=scope["path"])
+                state["outcome"] = "internal-error"
+                if status:  # too late for another answer; the server closes the connection
+                    raise
+                body = problem("internal-error", "the request met a defect; the log has it", request_id)
+                await problem_response(body)(scope, receive, send_with_id)
+            finally:
+                metrics.REQUESTS_IN_FLIGHT.dec()
+                _record(scope, status, time.perf_counter() - start)
+
+
+def _request_id(given: str | None) -> str:
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    # The route's template, never the path: a scanner must not make a time series for each of its guesses.
+    route = getattr(scope.get("route"), "path", None) or "unmatched"
+    outcome = scope["state"].get("outcome") or ("ok" if 0 < status < 400 else "error")
+    metrics.REQUESTS.labels(route, outcome).inc()
+    metrics.REQUEST_DURATION.labels(route).observe(seconds)
+    tracing.answered(route, status, outcome)
+    level = log.debug if route in _QUIET and status < 400 else log.info
+    level(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        outcome=outcome,
+        duration_ms=round(seconds * 1000, 2),
+    )

@@ -1,0 +1,176 @@
+"""The OpenAPI document, in version 3.0: the Swagger UI that ships with the service reads no later one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from model.bands import BANDS
+from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
+from service.files import MTL_PART, QA_PART
+from service.formats import KINDS
+from service.http import deadline
+from service.parameters import METADATA, ClassifyOptions, EmbedOptions, TileParameters
+from service.schemas import ProblemModel
+
+_PROBLEM_REF = {"$ref": "#/components/schemas/ProblemModel"}
+PROBLEM_RESPONSE: dict[str, Any] = {
+    "description": "A problem, RFC 9457",
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": _PROBLEM_REF}},
+}
+_FEATURES: dict[str, Any] = {
+    "type": "object",
+    "description": "a FeatureCollection (RFC 7946); items as in JSON are the features' properties",
+    "required": ["type", "features", "summary"],
+    "properties": {
+        "type": {"type": "string", "enum": ["FeatureCollection"]},
+        "features": {"type": "array", "items": {"type": "object"}},
+        "summary": {"type": "object"},
+    },
+}
+_FILE = {"type": "string", "format": "binary"}
+_DELIVERY = {
+    name: _FILE | {"description": f"instead of `tile`: {text} of a Landsat product as it is delivered"}
+    for name, text in {
+        **{band: f"the file {band}" for band in BANDS},
+        QA_PART: "the file QA_PIXEL, if there",
+        MTL_PART: "the file MTL (.txt, .xml or .json), if there,",
+    }.items()
+}
+_METADATA = {
+    "type": "string",
+    "description": "instead of the fields for each tile: a JSON array with one object of them for each tile",
+}
+_HEADERS = {
+    "X-Request-ID": "taken over from the request, or made",
+    "Server-Timing": "milliseconds of decode, cache, queue, inference and format",
+    "X-Cache": "hit, miss or bypass",
+    "X-Batch-Size": "tiles that were computed together; 0 where all came from the cache",
+}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The document of an application, made once."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            openapi_version="3.0.3",
+            summary=None,
+            description=app.description,
+            routes=app.routes,
+        )
+        schema["components"]["schemas"]["ProblemModel"] = ProblemModel.model_json_schema()
+        app.openapi_schema = _as_3_0(schema)
+    return app.openapi_schema
+
+
+def _as_3_0(node: Any) -> Any:
+    """JSON Schema as pydantic writes it (2020-12) → OpenAPI 3.0: `nullable`, one `example`, no `const`."""
+    if isinstance(node, list):
+        return [_as_3_0(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _as_3_0(value) for key, value in node.items() if key != "example"} | (
+        {"example": node["example"]} if "example" in node else {}
+    )
+    options = node.get("anyOf")
+    if isinstance(options, list) and {"type": "null"} in options:
+        rest = [option for option in options if option != {"type": "null"}]
+        del node["anyOf"]
+        if len(rest) > 1:
+            node["anyOf"] = rest
+        elif "$ref" in rest[0]:  # siblings of a reference are ignored
+            node["allOf"] = rest
+        else:
+            node = rest[0] | node
+        node["nullable"] = True
+    if isinstance(node.get("examples"), list):
+        node["example"] = node.pop("examples")[0]
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    return node
+
+
+_TIMEOUT_PARAMETER = {
+    "name": deadline.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "milliseconds from the request's body to its answer; later, the answer is 504 and nothing "
+    "more is computed. Without it the service decides, by the number of tiles.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    """Properties as form fields and query parameters have them.
+
+    Never null, and without a default, since Swagger UI would fill it in and send it.
+    """
+    found: dict[str, Any] = {}
+    for name, schema in _as_3_0(model.model_json_schema())["properties"].items():
+        found[name] = {k: v for k, v in schema.items() if k not in ("title", "default", "nullable")}
+        if schema.get("default") is not None:
+            default = str(schema["default"]).lower()
+            found[name]["description"] = f"{schema['description']} (default `{default}`)"
+    return found
+
+
+def _operation(options: type[BaseModel]) -> dict[str, Any]:
+    """What FastAPI cannot know of a route that reads its body itself."""
+    fields = _properties(TileParameters) | _properties(options)
+    tile = _FILE | {"description": "a GeoTIFF with the seven bands SR_B1 to SR_B7"}
+    form = {
+        "type": "object",
+        "properties": {"tile": tile} | _DELIVERY | {METADATA: _METADATA} | fields,
+    }
+    statuses = sorted({row.status for row in PROBLEMS.values()} - {404, 405, 500})
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": f"as the form's field `{name}`; for a body of image/tiff",
+                "schema": {k: v for k, v in schema.items() if k != "description"},
+            }
+            for name, schema in fields.items()
+        ]
+        + [_TIMEOUT_PARAMETER],
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}, "image/tiff": {"schema": _FILE}},
+        },
+        "responses": {
+            "200": {
+                "headers": {
+                    name: {"description": text, "schema": {"type": "string"}}
+                    for name, text in _HEADERS.items()
+                },
+                "content": {
+                    kind.media_type.split(";")[0]: {"schema": _FEATURES if name == "geojson" else _FILE}
+                    for name, kind in KINDS.items()
+                    if name not in ("json", "base64") and name in _formats(options)
+                },
+            },
+            **{str(status): _described(status) for status in statuses},
+        },
+    }
+
+
+def _formats(options: type[BaseModel]) -> list[str]:
+    """The values of `format` that a route has."""
+    found: list[str] = _properties(options)["format"]["enum"]
+    return found
+
+
+def _described(status: int) -> dict[str, Any]:
+    titles = [row.title for row in PROBLEMS.values() if row.status == status]
+    return PROBLEM_RESPONSE | {"description": "; ".join(titles)}
+
+
+EMBED_OPERATION = _operation(EmbedOptions)
+CLASSIFY_OPERATION = _operation(ClassifyOptions)

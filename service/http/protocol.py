@@ -1,0 +1,104 @@
+"""HTTP/1.1 connections whose headers must be small and soon complete; uvicorn limits neither."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import PROBLEM_MEDIA_TYPE, problem_of_status
+from service.json_text import dumps
+from service.telemetry import metrics
+
+# Query parameters and headers of one request: ten times what browsers and proxies send.
+_MAX_HEADER_BYTES = 65_536
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection. One that sends headers too slowly, or too many, is closed with a problem object."""
+
+    header_timeout_s: float = 15
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._in_headers = True
+        self._in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        """A client has come; it must say what it wants."""
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        # A request may be answered, refused for instance, while its body is still on its way.
+        if answered and not self._in_headers and not self._in_body:
+            self._expect_headers()  # the next request on a connection that was kept
+        if self._in_headers:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
+            self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if not self._in_headers:
+            self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        """Its headers are over, and what comes now is its body."""
+        self._in_headers, self._in_body = False, True
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Its body is over."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered with a problem object, too."""
+        self._refuse(400, f"{msg} Expected HTTP/1.1")
+
+    def _expect_headers(self) -> None:
+        self._in_headers, self._header_bytes = True, 0
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.header_timeout_s, self._too_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        if self._header_bytes:
+            self._refuse(408, f"the headers did not end within {self.header_timeout_s:g} s")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        body = dumps(problem_of_status(status, detail, ""))
+        metrics.REQUESTS.labels("unmatched", f"http-{status}").inc()
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (status, b"Refused", PROBLEM_MEDIA_TYPE.encode(), len(body), body)
+        )
+        self.transport.close()
+
+
+def bounded_protocol(header_timeout_s: float) -> type[BoundedProtocol]:
+    """The protocol with a setting, as uvicorn wants it: a class."""
+    return type("ConfiguredProtocol", (BoundedProtocol,), {"header_timeout_s": header_timeout_s})

@@ -1,0 +1,254 @@
+"""The body of a request: files and form fields, bounded while they stream in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.errors import RequestError
+from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
+from service.http.spool import Share, Spool, SpoolFile
+from service.rasters.mtl import MAX_BYTES
+from service.rasters.tiff_header import make_metadata_readable
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from tempfile import SpooledTemporaryFile
+
+RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
+# What clients send that do not think about it; the bytes then say whether it is a TIFF.
+UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
+_CHUNK_BYTES = 1 << 18
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request brought: rasters in their order, and parameters by name as texts in their order."""
+
+    files: list[Source]
+    values: dict[str, list[str]]
+
+    def close(self) -> None:
+        """Frees what was spooled."""
+        for file in self.files:
+            file.close()
+
+
+async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
+    """Reads the body of a request, raw or multipart, and the query. A large body goes to the spool.
+
+    Raises:
+        SpoolError: there is no room for it.
+        RequestError: another media type, a body over the limit, a damaged multipart body, no or an empty
+            tile, a parameter both in the query and in the form.
+        starlette.requests.ClientDisconnect: the client has gone.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    multipart = media_type == "multipart/form-data"
+    if not multipart and media_type not in RAW_TYPES and media_type not in UNSPECIFIC_TYPES:
+        raise RequestError("unsupported-media-type", f"Content-Type is {media_type[:100]!r}; {EXPECTED}")
+    if multipart:
+        _check_charset(request)
+    _check_announced(request, settings, spool)
+    share = spool.share()
+    values: dict[str, list[str]] = defaultdict(list)
+    for name, text in request.query_params.multi_items():
+        values[name].append(text)
+    if multipart:
+        files = await _receive_form(request, settings, values, share)
+    else:
+        files = [await _receive_raw(request, settings, share)]
+    if not files:
+        raise RequestError("missing-tile", f"the form has no file part named {TILE_PART!r}; {EXPECTED}")
+    if len(files) == 1 and isinstance(files[0], File) and files[0].data == b"":
+        raise RequestError("missing-tile", f"the file is empty (0 bytes); {EXPECTED}")
+    return Upload(files, dict(values))
+
+
+async def _receive_raw(request: Request, settings: Settings, share: Share) -> File:
+    file = share.open()
+    try:
+        async with aclosing(_bounded(request, settings)) as stream:
+            async for chunk in stream:
+                if file.on_disk:
+                    await run_in_threadpool(file.write, chunk)
+                else:
+                    file.write(chunk)
+    except BaseException:
+        file.close()
+        raise
+    return File(await _settled(file), None)
+
+
+async def _receive_form(
+    request: Request, settings: Settings, values: dict[str, list[str]], share: Share
+) -> list[Source]:
+    """The files of a form; its fields are added to the values of the query."""
+    fields: dict[str, list[str]] = defaultdict(list)
+    form = await _parse_form(request, settings, share)
+    try:
+        parts: list[tuple[str, File]] = []
+        mtl: bytes | None = None
+        for name, item in form.multi_items():
+            if not isinstance(item, UploadFile):
+                fields[name].append(item)
+            elif name == MTL_PART and (item.filename or item.size):
+                mtl = await item.read(MAX_BYTES + 1)  # more than it may have
+                await item.close()
+            elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
+                data = await _settled(cast(SpoolFile, item.file))
+                parts.append((name, File(data, base_name(item.filename))))
+        if (text := "".join(fields.pop(MTL_PART, []))).strip():
+            mtl = text.encode()
+        for name in (TILE_PART, *DELIVERY_PARTS):
+            if any(text.strip() for text in fields.pop(name, [])):
+                raise RequestError(
+                    "missing-tile",
+                    f"the part {name!r} is text, not a file: it has no filename. "
+                    f"With curl, write -F {name}=@FILE",
+                )
+        files = group(parts, mtl)
+    except BaseException:
+        await form.close()
+        raise
+    for name, texts in fields.items():
+        if _given(texts) and _given(values.get(name, [])):
+            raise RequestError(
+                "bad-parameter", f"{name[:100]} came in the query and in the form; expected one of them"
+            )
+        if _given(texts) or name not in values:
+            values[name] = texts
+    return files
+
+
+async def _settled(file: SpoolFile) -> bytes | SpoolFile:
+    """The bytes of a file in memory; a file on disk, ready to be read, itself."""
+    if file.on_disk:
+        await run_in_threadpool(_repair, file)
+        return file
+    data = file.getvalue()
+    file.close()
+    return data
+
+
+def _repair(file: SpoolFile) -> None:
+    with file.opened() as path:
+        make_metadata_readable(path)
+
+
+def _given(texts: list[str]) -> bool:
+    return any(text.strip() for text in texts)
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which takes a form that breaks off for a whole one, with our own spooling."""
+
+    ended = False
+    share: Share
+    max_tiles: int
+    _tiles = 0
+
+    def on_headers_finished(self) -> None:
+        """A part begins; if it is a file, it is kept in our spool."""
+        super().on_headers_finished()
+        if (made := self._current_part.file) is not None:
+            self._tiles += self._current_part.field_name == TILE_PART
+            if self._tiles > self.max_tiles:
+                raise MultiPartException(f"Too many tiles. Maximum number of tiles is {self.max_tiles}.")
+            made.file.close()
+            file = self.share.open()
+            self._files_to_close_on_error[-1] = cast("SpooledTemporaryFile[bytes]", file)
+            self._current_part.file = UploadFile(
+                cast(BinaryIO, file), size=0, filename=made.filename, headers=made.headers
+            )
+
+    def on_end(self) -> None:
+        """The closing boundary has come."""
+        self.ended = True
+
+    async def parse_to_the_end(self) -> FormData:
+        """The form.
+
+        Raises:
+            MultiPartException: it is damaged, over the limits, or breaks off.
+        """
+        form = await self.parse()
+        if not self.ended:
+            for file in self._files_to_close_on_error:  # the part that broke off is not in the form
+                file.close()
+            raise MultiPartException("it ends before its closing boundary")
+        return form
+
+
+async def _parse_form(request: Request, settings: Settings, share: Share) -> FormData:
+    parser = _FormParser(
+        request.headers,
+        _bounded(request, settings),
+        max_files=max(settings.max_tiles, len(DELIVERY_PARTS)),
+        max_fields=settings.max_fields,
+        max_part_size=int(settings.max_field_kb * 1000),
+    )
+    parser.share, parser.max_tiles = share, settings.max_tiles
+    try:
+        return await parser.parse_to_the_end()
+    except MultiPartException as error:
+        if error.message.startswith(("Too many", "Part exceeded", "Field exceeded")):
+            raise RequestError("too-large", f"{error.message} (limits of this service)") from error
+        raise RequestError(
+            "malformed-body", f"multipart/form-data cannot be read: {error.message}"
+        ) from error
+
+
+def _check_charset(request: Request) -> None:
+    """RFC 7578 has no charset for a form. Some clients send one, and Python has codecs that are none."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in CHARSETS:
+        raise RequestError(
+            "unsupported-media-type", f"the form's charset is {charset[:100]!r}; expected {CHARSETS[0]}"
+        )
+
+
+def _check_announced(request: Request, settings: Settings, spool: Spool) -> None:
+    """Refuses by Content-Length, before any of the body is read."""
+    text = request.headers.get("content-length", "")
+    length = int(text[:20]) if text.isdecimal() else 0
+    if length > settings.max_upload_bytes:
+        raise _too_large(f"a body of {length:,} bytes", settings)
+    spool.check(length)
+
+
+async def _bounded(request: Request, settings: Settings) -> AsyncGenerator[bytes, None]:
+    received = 0
+    pending: list[bytes] = []  # network chunks are small; each write to disk is a trip to a thread
+    waiting = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            received += len(chunk)
+            if received > settings.max_upload_bytes:
+                raise _too_large(f"a body of more than {settings.max_upload_bytes:,} bytes", settings)
+            pending.append(chunk)
+            waiting += len(chunk)
+            if waiting >= _CHUNK_BYTES:
+                yield b"".join(pending)
+                pending, waiting = [], 0
+    if waiting:
+        yield b"".join(pending)
+
+
+def _too_large(what: str, settings: Settings) -> RequestError:
+    return RequestError(
+        "too-large",
+        f"{what} came; at most {settings.max_upload_bytes:,} bytes are allowed "
+        f"({settings.max_upload_mb:g} MB, LANDMOE_MAX_UPLOAD_MB)",
+    )

@@ -1,0 +1,1 @@
+"""Reading GeoTIFFs and deliveries that nobody vouches for: pixels, bands, place, quality."""

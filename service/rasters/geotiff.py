@@ -1,0 +1,308 @@
+"""Untrusted bytes → the pixels and the place of a GeoTIFF, under limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.windows
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader, MemoryFile
+
+from service.rasters.georeference import Affine, Georeference
+from service.rasters.tiff_header import MAGIC, with_readable_metadata
+
+# GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+# Files without georeferencing are welcome. Set once: warnings.catch_warnings is not safe in worker threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+# The upload stands alone: no side files (.aux.xml, .ovr, .msk, .tfw), nothing over the network. An upload can
+# name a file or address for its overviews in GDAL_METADATA; it is never asked for them, and could not fetch.
+_GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+    "GDAL_NUM_THREADS": "1",
+}
+# MB, of the whole process: scenes are read block by block, each once. GDAL would take 5 % of the memory.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
+_NAME = "upload.tif"  # what GDAL calls the bytes in its messages
+_MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
+_MAX_TEXT = 200  # characters of GDAL's own words in a message
+
+
+class GeotiffError(Exception):
+    """Bytes that cannot be read as a GeoTIFF.
+
+    Attributes:
+        code: `not-a-tiff`, `unreadable-tiff`, `unsupported-pixel-type` or `too-large`.
+        message: what came and what was expected.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a header may announce; checked before any pixel is read."""
+
+    max_pixels: int = 64_000_000  # width * height: a scene of 8,000 x 8,000
+    max_bands: int = 64
+    max_decoded_bytes: int = (
+        1 << 30
+    )  # of all bands, and of the largest strip or tile: what a bomb may unpack to
+    max_strip_bytes: int = 1 << 28  # of the rows of a scene that are read at once
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its pixels.
+
+    `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
+    `nodata` is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
+    """
+
+    count: int
+    height: int
+    width: int
+    dtype: str
+    nodata: float | None
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    descriptions: tuple[str | None, ...]
+    tag_datetime: str | None
+    place: Georeference | None
+
+    @property
+    def crs(self) -> str | None:
+        """`EPSG:32633`, WKT where there is no code, None where there is no place."""
+        return self.place.crs if self.place else None
+
+    @property
+    def transform(self) -> Affine | None:
+        """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, in the units of the CRS."""
+        return self.place.transform if self.place else None
+
+    @cached_property
+    def center(self) -> tuple[float, float] | None:
+        """(lat, lon) of the centre of the whole file, WGS 84 degrees."""
+        return self.place.center(self.whole) if self.place else None
+
+    @cached_property
+    def gsd_m(self) -> float | None:
+        """Size of a pixel on the ground at the file's centre, metres."""
+        return self.place.gsd_m(self.whole) if self.place else None
+
+    @property
+    def whole(self) -> tuple[int, int, int, int]:
+        """The window (row_off, col_off, height, width) of the whole file."""
+        return (0, 0, self.height, self.width)
+
+    def footprint(self, window: tuple[int, int, int, int] | None = None) -> dict[str, Any] | None:
+        """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width) or of the whole file."""
+        return self.place.footprint(window or self.whole) if self.place else None
+
+
+@dataclass(frozen=True)
+class Raster(Header):
+    """A decoded file: `pixels` is (count, height, width) in the file's own type."""
+
+    pixels: npt.NDArray[Any]
+
+
+Content = bytes | memoryview | Path
+"""A whole file in memory, or where it lies."""
+
+
+class Reader:
+    """An open GeoTIFF whose pixels are read in parts. One thread may use it at a time.
+
+    Args:
+        content: the file.
+        limits: checked from the header.
+        whole: whether all pixels will be in memory at once.
+
+    Raises:
+        GeotiffError: as `read`.
+    """
+
+    def __init__(self, content: Content, limits: Limits = Limits(), *, whole: bool = False) -> None:
+        self._open = ExitStack()
+        magic, self._size = _beginning(content)
+        with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
+            if magic[:4] not in MAGIC:
+                came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
+                raise GeotiffError(
+                    "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
+                )
+            try:
+                if isinstance(content, Path):
+                    dataset = rasterio.open(content, driver="GTiff", sharing=False)
+                else:
+                    data = with_readable_metadata(bytes(content))
+                    memory = self._open.enter_context(MemoryFile(data, filename=_NAME))
+                    dataset = memory.open(driver="GTiff")
+                self._dataset = self._open.enter_context(dataset)
+                _check_header(dataset, limits, whole=whole)
+                self.header = _header(dataset)
+                self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
+            except BaseException:
+                self._open.close()
+                raise
+
+    def read(
+        self, window: tuple[int, int, int, int] | None = None, bands: Sequence[int] | None = None
+    ) -> npt.NDArray[Any]:
+        """Pixels (bands, height, width) of a window (row_off, col_off, height, width) and 1-based bands.
+
+        None are all of them.
+
+        Raises:
+            GeotiffError: they are damaged.
+        """
+        indexes = None if bands is None else list(bands)
+        with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
+            if window is None or window == self.header.whole:
+                whole: npt.NDArray[Any] = self._dataset.read(indexes)
+                return whole
+            row, col, height, width = window
+            part: npt.NDArray[Any] = self._dataset.read(
+                indexes, window=rasterio.windows.Window(col, row, width, height)
+            )
+            return part
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._open.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read(data: Content, *, limits: Limits = Limits()) -> Raster:
+    """Decode a GeoTIFF. Safe to call from several threads at once.
+
+    Args:
+        data: the whole file.
+        limits: checked from the header, before pixels are read.
+
+    Raises:
+        GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
+            (complex numbers), `too-large`.
+    """
+    with Reader(data, limits, whole=True) as reader:
+        pixels = reader.read()
+        fields = {name: getattr(reader.header, name) for name in Header.__dataclass_fields__}
+    return Raster(**fields | {"dtype": str(pixels.dtype)}, pixels=pixels)
+
+
+def _beginning(content: Content) -> tuple[bytes, int]:
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return file.read(8), content.stat().st_size
+    return bytes(content[:8]), len(content)
+
+
+@contextmanager
+def _explained(size: int) -> Iterator[None]:
+    """Turns whatever damage makes rasterio, GDAL and their decoders raise into a GeotiffError."""
+    try:
+        yield
+    except GeotiffError:
+        raise
+    except Exception as error:
+        reason = _MEMORY_FOLDER.sub("", " ".join(str(error.__cause__ or error).split())).rstrip(".")
+        raise GeotiffError(
+            "unreadable-tiff",
+            f"the {size:,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "
+            "Expected a complete, undamaged GeoTIFF",
+        ) from error
+
+
+def _check_header(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
+    width, height, count = dataset.width, dataset.height, dataset.count
+    if width * height > limits.max_pixels:
+        raise GeotiffError(
+            "too-large", f"the raster is {width} x {height} px; expected at most {limits.max_pixels:,} pixels"
+        )
+    if count > limits.max_bands:
+        raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
+    kinds = sorted(set(dataset.dtypes))
+    if any(kind.startswith("complex") for kind in kinds):
+        raise GeotiffError(
+            "unsupported-pixel-type",
+            f"pixels are {', '.join(kinds)}; expected integers or floating-point numbers",
+        )
+    value = max(np.dtype(kind).itemsize for kind in kinds)
+    block = max(rows * cols for rows, cols in dataset.block_shapes)
+    decoded = max(width * height if whole else 0, block) * count * value
+    if decoded > limits.max_decoded_bytes:
+        raise GeotiffError(
+            "too-large",
+            f"the raster unpacks to {decoded:,} bytes ({width} x {height} px, {count} bands, "
+            f"{', '.join(kinds)}, strips or tiles of {block:,} px); "
+            f"expected at most {limits.max_decoded_bytes:,}"
+            + (" of a file that is read at once; fit=grid reads a scene in parts" if whole else ""),
+        )
+
+
+def _header(dataset: DatasetReader) -> Header:
+    kinds = set(dataset.dtypes)
+    return Header(
+        count=dataset.count,
+        height=dataset.height,
+        width=dataset.width,
+        dtype=dataset.dtypes[0] if len(kinds) == 1 else str(np.result_type(*kinds)),
+        nodata=dataset.nodata,
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        descriptions=tuple(dataset.descriptions),
+        tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
+        place=_place(dataset),
+    )
+
+
+def _tag(dataset: DatasetReader, name: str) -> str | None:
+    try:
+        value = dataset.get_tag_item(name)
+    except UnicodeDecodeError:  # no text, then
+        return None
+    return None if value is None else str(value)
+
+
+def _place(dataset: DatasetReader) -> Georeference | None:
+    """None without a CRS or a transform; ground control points and RPCs are not resolved."""
+    transform = dataset.transform
+    if not dataset.crs or transform.is_identity:
+        return None
+    values: Affine = (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
+    if not all(map(math.isfinite, values)) or values[0] * values[4] == values[1] * values[3]:
+        return None
+    wkt = dataset.crs.to_wkt()
+    return Georeference(_crs_name(wkt), wkt, values)
+
+
+@lru_cache(maxsize=256)
+def _crs_name(wkt: str) -> str:
+    """`EPSG:…` where the CRS is that one, else the WKT itself; looking it up takes milliseconds."""
+    return str(rasterio.CRS.from_wkt(wkt).to_string())

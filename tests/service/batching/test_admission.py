@@ -1,0 +1,279 @@
+"""Who is let in, when the refused should return, whose turn it is, and how long a request may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.batcher import Batcher, Embedding
+from service.batching.admission import Gate
+from service.batching.tile_queue import TileQueue, Waiting
+from service.errors import OverloadedError
+from service.settings import Settings
+from tests.rasters import dn_pixels, geotiff
+from tests.service.conftest import MakeClient
+from tests.service.fake_engine import FakeEngine
+from tests.service.test_batcher import entered, run, tile
+
+TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
+
+
+def refused_s(gate: Gate, tiles: int) -> int:
+    with pytest.raises(OverloadedError) as refused:
+        gate.check(tiles)
+    return int(refused.value.headers["Retry-After"])
+
+
+def measured(gate: Gate, tiles_per_s: int) -> Gate:
+    gate.measure(tiles_per_s, 1.0)
+    assert gate.tiles_per_s == tiles_per_s
+    return gate
+
+
+def test_room_is_counted_in_tiles_from_admission_to_the_queue() -> None:
+    waiting = 0
+    gate = Gate(10, 30, lambda: waiting)
+    with gate.admit(8) as admission:
+        with pytest.raises(OverloadedError, match="3 tiles came, 8 are waiting and at most 10"):
+            gate.admit(3)
+        waiting = 5
+        admission.use(5)  # five are in the queue, three are still being decoded
+        assert gate.inside == 8
+        gate.check(2)
+    assert gate.inside == 5  # the three turned out to be unreadable
+
+
+def test_a_slow_engine_is_not_given_more_than_it_can_answer_in_time() -> None:
+    gate = measured(Gate(1000, 30, lambda: 100), 2)
+    assert gate.capacity == 30  # 15 s of work
+    refused_s(gate, 1)
+    assert measured(Gate(1000, 30, lambda: 100), 500).capacity == 1000
+
+
+def test_the_refused_are_told_to_return_one_after_the_other() -> None:
+    gate = measured(Gate(20, 30, lambda: 20), 10)
+    told = [refused_s(gate, 10) for _ in range(6)]
+    assert told == [1, 2, 3, 4, 5, 6]
+    many = [refused_s(gate, 10) for _ in range(50)]
+    assert max(many) == 9  # the line is four full queues long: 8 s, after the second that the first must wait
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    st.integers(1, 7),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 11)), max_size=10),
+)
+def test_requests_take_turns_and_nothing_is_forgotten(
+    sizes: list[int], batch_size: int, gone: list[tuple[int, int]]
+) -> None:
+    loop = asyncio.new_event_loop()
+    queue = TileQueue()
+    requests = [
+        [Waiting(np.empty(0), np.empty(0), f"{r}", loop.create_future()) for _ in range(size)]
+        for r, size in enumerate(sizes)
+    ]
+    for request in requests:
+        queue.put(request)
+    cancelled = [requests[r][i] for r, i in set(gone) if r < len(requests) and i < len(requests[r])]
+    for waiting in cancelled:
+        waiting.future.cancel()
+    taken: list[Waiting] = []
+    dropped = 0
+    while len(queue):
+        batch, skipped = queue.take(batch_size)
+        assert len(batch) <= batch_size
+        taken += batch
+        dropped += skipped
+    assert dropped == len(cancelled)
+    for request in requests:  # each once, in its order
+        assert [t for t in taken if any(t is r for r in request)] == [
+            t for t in request if not t.future.cancelled()
+        ]
+    if not cancelled:  # at any moment, two requests with tiles left have been given equally many, but one
+        given_so_far: Counter[str] = Counter()
+        for waiting in taken:
+            given_so_far[waiting.output] += 1
+            left = [f"{r}" for r, size in enumerate(sizes) if given_so_far[f"{r}"] < size]
+            assert max((given_so_far[r] for r in left), default=0) <= 1 + min(
+                (given_so_far[r] for r in left), default=0
+            )
+    loop.close()
+
+
+def test_a_single_tile_does_not_wait_behind_a_large_request() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        large = asyncio.create_task(batcher.submit([tile(n % 7) for n in range(500)], "mean"))
+        await entered(engine)
+        single = asyncio.create_task(batcher.submit([tile(1)], "mean"))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await single
+        assert len(engine.batches) <= 3  # the batch in flight, its own, and perhaps one that began since
+        await large
+
+    run(body, queue_size=600)
+
+
+def test_a_lone_tile_has_all_threads_and_a_crowd_does_not() -> None:
+    engine = FakeEngine(concurrency=4)
+
+    async def body(batcher: Batcher, _: FakeEngine) -> None:
+        await batcher.submit([tile(0)], "mean")
+        await batcher.submit([tile(0)], "mean")
+        assert engine.alone == [True, True]
+        await batcher.submit([tile(n) for n in range(8)], "mean")
+        assert engine.alone[2:] == [False] * 4  # two tiles for each worker
+        assert engine.batches[2:] == [2, 2, 2, 2]
+        # Clients in turn: each finds the engine at work, so that each has a worker of its own.
+        engine.gate.clear()
+        engine.entered.clear()
+        first = asyncio.create_task(batcher.submit([tile(0)], "mean"))
+        await entered(engine)
+        second = asyncio.create_task(batcher.submit([tile(1)], "mean"))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, second)
+        assert engine.alone[6:] == [True, False]
+
+    run(body, engine=engine)
+
+
+Post = Callable[..., Awaitable[httpx.Response]]
+
+
+def serve(engine: FakeEngine, body: Callable[[Any, Post], Awaitable[None]], **settings: Any) -> None:
+    async def main() -> None:
+        app = create_app(Settings(**settings), engine)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        ):
+
+            async def post(seed: int, **headers: str) -> httpx.Response:
+                content = geotiff(dn_pixels(seed=seed))
+                return await client.post("/embed", content=content, headers=TIFF | headers)
+
+            try:
+                async with asyncio.timeout(20):
+                    await body(app, post)
+            finally:
+                engine.gate.set()
+
+    asyncio.run(main())
+
+
+def test_a_full_service_refuses_a_large_body_before_it_is_read(engine: FakeEngine) -> None:
+    async def body(app: Any, post: Post) -> None:
+        engine.gate.clear()
+        tasks = [asyncio.create_task(post(0))]
+        await entered(engine)
+        tasks.append(asyncio.create_task(post(1)))
+        while app.state.batcher.depth < 1:  # noqa: ASYNC110  # the batcher has no event for tests
+            await asyncio.sleep(0.001)
+        answer: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("the body was read")
+
+        async def send(message: Any) -> None:
+            answer.append(message)
+
+        headers = [(b"content-type", b"image/tiff"), (b"content-length", b"1000000")]
+        scope = {"type": "http", "method": "POST", "path": "/embed", "headers": headers, "query_string": b""}
+        await app(scope, receive, send)
+        assert answer[0]["status"] == 429
+        assert int(dict(answer[0]["headers"])[b"retry-after"]) >= 1
+        assert (await post(2)).status_code == 429  # small: read, but not decoded
+        engine.gate.set()
+        assert [(await task).status_code for task in tasks] == [200, 200]
+
+    serve(engine, body, queue_size=1)
+
+
+def test_what_a_client_allows_is_kept_and_the_tile_is_never_computed(engine: FakeEngine) -> None:
+    async def body(app: Any, post: Post) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(post(0))
+        await entered(engine)
+        late = await post(1, **{"X-Timeout-Ms": "60"})
+        assert late.status_code == 504
+        assert "within 0.06 s" in late.json()["detail"]
+        engine.gate.set()
+        assert (await first).status_code == 200
+        assert (await post(2, **{"X-Timeout-Ms": "9000"})).status_code == 200
+        assert engine.batches == [1, 1]
+
+    serve(engine, body)
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "60001", "٣", "9" * 400])
+def test_a_timeout_that_is_none_is_refused(make_client: MakeClient, value: str) -> None:
+    client: TestClient = make_client(max_request_timeout_s=60)
+    headers = {**TIFF, "X-Timeout-Ms": value.encode()}
+    response = client.post("/embed", content=geotiff(), headers=headers)  # type: ignore[arg-type]
+    assert response.status_code == 422
+    assert "1 to 60000" in response.json()["detail"]
+
+
+def test_more_tiles_have_more_time(engine: FakeEngine) -> None:
+    """A tile adds to the time; without tiles it would have passed."""
+
+    async def body(app: Any, post: Post) -> None:
+        engine.gate.clear()
+        task = asyncio.create_task(post(0))
+        await entered(engine)
+        await asyncio.sleep(0.2)
+        engine.gate.set()
+        assert (await task).status_code == 200
+
+    serve(engine, body, request_timeout_s=0.01, request_timeout_per_tile_ms=5000)
+
+
+def test_a_client_that_goes_while_it_waits_takes_its_tile_with_it(engine: FakeEngine) -> None:
+    async def body(app: Any, post: Post) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(post(0))
+        await entered(engine)
+        content = geotiff(dn_pixels(seed=1))
+        messages = [{"type": "http.request", "body": content}, {"type": "http.disconnect"}]
+        sent: list[Any] = []
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            if len(messages) == 1:
+                await gone.wait()
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/embed",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in TIFF.items()],
+            "query_string": b"",
+        }
+        waiting = asyncio.create_task(app(scope, receive, send))
+        while app.state.batcher.depth < 1:  # noqa: ASYNC110  # the batcher has no event for tests
+            await asyncio.sleep(0.001)
+        gone.set()
+        await waiting
+        assert sent == []
+        engine.gate.set()
+        assert (await first).status_code == 200
+        assert isinstance((await app.state.batcher.submit([tile(0)], "mean"))[0], Embedding)
+        assert engine.batches == [1, 1]
+
+    serve(engine, body)

@@ -1,0 +1,199 @@
+"""`landmoe embed` and `landmoe classify` as a person calls them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.clients import embed_files, merge
+from service.clients.tiles import Tile
+from service.parameters import PER_TILE
+from tests.rasters import dn_pixels, geotiff
+from tests.service.server_process import ServerProcess, run
+
+pytestmark = pytest.mark.server
+FORMATS = ("json", "ndjson", "npy", "geojson", "parquet")
+
+
+def call(*arguments: str) -> Result:
+    """The command inside this process: ten times faster than another process."""
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """35 tiles, more than go in a request, one of them broken."""
+    folder = tmp_path_factory.mktemp("tiles")
+    for number in range(35):
+        (folder / f"{number:02}.tif").write_bytes(geotiff(dn_pixels(seed=number)))
+    (folder / "07.tif").write_bytes(b"broken")
+    (folder / "notes.txt").write_text("no tile")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(server: ServerProcess, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What a running service gives, in each format."""
+    found = {}
+    for kind in FORMATS:
+        found[kind] = tmp_path_factory.mktemp("out") / f"out.{kind}"
+        options = ("-o", str(found[kind]), "--url", server.url, "--no-cache", "--datetime", "2020-08-02")
+        done = call("embed", str(folder), *options)
+        assert done.exit_code == 1, done.stderr
+        assert "07.tif: the 6 bytes begin with b'broken'" in done.stderr
+        assert "35 tiles, 1 failed; wrote" in done.stderr
+    return found
+
+
+def plain(kind: str, path: Path) -> Any:
+    """Content without what differs from run to run: ids of requests."""
+    if kind == "npy":
+        return np.load(path).tobytes()
+    if kind == "parquet":
+        return pq.read_table(path).to_pylist()
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, list):
+            return [cleaned(item) for item in value]
+        if isinstance(value, dict):
+            return {name: cleaned(item) for name, item in value.items() if name != "request_id"}
+        return value
+
+    return cleaned([orjson.loads(line) for line in path.read_bytes().splitlines()])
+
+
+def test_every_format_has_the_same_numbers(outputs: dict[str, Path], folder: Path) -> None:
+    values = np.load(outputs["npy"])
+    assert values.shape[0] == 35
+    assert np.isnan(values[7]).all()
+    good = np.delete(np.arange(35), 7)
+    assert np.isfinite(values[good]).all()
+
+    body = json.loads(outputs["json"].read_text())
+    assert [item["index"] for item in body["data"]] == list(range(35))
+    assert body["summary"] == {"tiles": 35, "windows": 35, "embedded": 34, "skipped_empty": 0, "failed": 1}
+    assert body["data"][7]["error"]["status"] == 415
+    assert body["data"][33]["id"] == str(folder / "33.tif")
+    lines = [json.loads(line) for line in outputs["ndjson"].read_text().splitlines()]
+    features = json.loads(outputs["geojson"].read_text())["features"]
+    frame = geopandas.read_parquet(outputs["parquet"])
+    assert frame.crs.to_epsg() is None or frame.crs.to_epsg() == 4326
+    assert list(frame["index"]) == list(range(35))
+    assert frame["error"].notna().sum() == 1
+    for row in good:
+        for other in (
+            body["data"][row]["embedding"],
+            lines[row]["embedding"],
+            features[row]["properties"]["embedding"],
+            frame["embedding"][row],
+        ):
+            assert (np.asarray(other, np.float32) == values[row]).all()
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_in_process_gives_the_same(outputs: dict[str, Path], folder: Path, kind: str, tmp_path: Path) -> None:
+    output = tmp_path / f"out.{kind}"
+    done = run("embed", str(folder), "-o", str(output), "--no-cache", "--datetime", "2020-08-02")
+    assert done.returncode == 1
+    assert plain(kind, output) == plain(kind, outputs[kind])
+
+
+def test_a_single_tile_on_standard_output(server: ServerProcess, folder: Path) -> None:
+    done = call("embed", str(folder / "00.tif"), "--url", server.url, "--pooling", "cls", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["pooling"] == "cls"
+
+
+def test_a_table_says_what_is_known_of_each(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tiles.csv"
+    table.write_text(f"file,id,datetime,lat,lon\n01.tif,one,2020-08-02,,\n{folder}/02.tif,two,,1.5,2.5\n")
+    files = [str(folder / name) for name in ("01.tif", "02.tif", "03.tif")]
+    done = call("embed", *files, "--url", server.url, "--metadata", str(table), "--datetime", "2021-01-01")
+    one, two, three = json.loads(done.stdout)["data"]
+    assert (one["id"], one["datetime"]) == ("one", "2020-08-02")
+    assert (two["id"], two["lat"], two["datetime"]) == ("two", 1.5, "2021-01-01")
+    assert (three["id"], three["datetime"]) == (files[2], "2021-01-01")
+
+
+def test_a_scene_is_the_service_s_own_answer(server: ServerProcess, tmp_path: Path) -> None:
+    scene, output = tmp_path / "scene.tif", tmp_path / "out.npy"
+    scene.write_bytes(geotiff(dn_pixels(100, 90)))
+    done = call(
+        "embed", str(scene), "--fit", "grid", "--stride", "25", "-o", str(output), "--url", server.url
+    )
+    assert done.exit_code == 0, done.stderr
+    assert np.load(output).shape == (9, 144)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no.tif"], "no such file"),
+        (["{folder}/01.tif", "-o", "x.xyz"], "expected one of .parquet"),
+        (["{folder}/01.tif", "--url", "nonsense"], "nonsense"),
+        (["{folder}/01.tif", "--url", "{url}", "-p", "poling"], "NAME=VALUE"),
+        (["{folder}/01.tif", "--url", "{url}", "-p", "poling=x"], "unknown parameter"),
+        (["{folder}/01.tif", "--url", "{url}", "-o", "{folder}/none/x.npy"], "No such file"),
+        (["{folder}/01.tif", "{folder}/02.tif", "--url", "{url}", "-o", "x.tif"], "holds one scene"),
+        (["{folder}/07.tif", "--url", "{url}"], "nothing was written"),
+        (["{folder}/01.tif", "--metadata", "{folder}/notes.txt"], "column"),
+    ],
+)
+def test_what_cannot_be_done(server: ServerProcess, folder: Path, arguments: list[str], words: str) -> None:
+    done = call("embed", *(text.format(folder=folder, url=server.url) for text in arguments))
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_classify_without_probes_says_so(server: ServerProcess, folder: Path) -> None:
+    done = call("classify", str(folder / "01.tif"), "--url", server.url)
+    if done.exit_code == 0:  # the bundle of the package has probes by now
+        assert json.loads(done.stdout)["data"][0]["predictions"]
+    else:
+        assert "probe" in done.stderr
+
+
+def test_what_the_service_takes_of_a_tile_a_client_s_has() -> None:
+    assert set(Tile.__dataclass_fields__) >= PER_TILE
+
+
+def test_an_existing_output_is_kept_when_nothing_came(tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    embed_files.write(b"before", output)
+    with pytest.raises(TypeError):
+        embed_files.write("text", output)  # type: ignore[arg-type]
+    assert output.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, Path]) -> None:
+    merger = merge.merger("parquet", scenes=False)
+    error = {"type": "urn:landmoe:problem:empty-tile", "detail": "nothing there"}
+    failed = merger.add([{"index": 0, "id": "a", "error": error}], [0])
+    assert [item["id"] for item in failed] == ["a"]
+    merger.add(outputs["parquet"].read_bytes(), range(1, 36))
+    table = pq.read_table(io.BytesIO(merger.finish()))
+    assert table["index"].to_pylist() == list(range(36))
+    assert table["error"].to_pylist()[0] == "empty-tile: nothing there"
+    summary = json.loads(pq.read_metadata(io.BytesIO(merger.finish())).metadata[b"landmoe"])["summary"]
+    assert summary["tiles"] == 36

@@ -1,0 +1,257 @@
+"""Landsat as it is delivered: parts of a form, folders, MTL, QA_PIXEL, and landmoe stack."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from httpx import Response
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from model.bands import BANDS
+from model.tile_errors import TileError
+from service.cli import app as cli
+from service.files import File
+from service.rasters import delivery, mtl, quality
+from tests.rasters import dn_pixels, geotiff
+from tests.service import deliveries
+from tests.service.deliveries import ACQUIRED, CIRRUS, CLEAR, CLOUD, FILL, PRODUCT
+
+FRESH = {"Cache-Control": "no-cache"}
+
+
+def send(client: TestClient, files: dict[str, tuple[str, bytes]], **data: str) -> Response:
+    return client.post("/embed", files=files, data=data, headers=FRESH)
+
+
+def flags(height: int = 41, width: int = 41) -> np.ndarray:
+    return np.full((height, width), CLEAR, np.uint16)
+
+
+def test_seven_parts_are_one_raster_with_time_and_place(client: TestClient) -> None:
+    pixels = dn_pixels(seed=3)
+    stacked = client.post(
+        "/embed",
+        content=geotiff(pixels, nodata=0),
+        params={"datetime": ACQUIRED},
+        headers=FRESH | {"Content-Type": "image/tiff"},
+    ).json()["data"][0]
+    response = send(client, deliveries.parts(pixels, metadata=deliveries.mtl()))
+    assert response.status_code == 200, response.text
+    item = response.json()["data"][0]
+    assert item["source"] == PRODUCT
+    assert item["datetime"] == ACQUIRED
+    assert item["metadata_source"] == {"datetime": "file", "hour": "file", "location": "file"}
+    assert "cloud_fraction" not in item
+    same = ("embedding", "lat", "lon", "footprint", "crs", "units", "valid_fraction", "datetime")
+    assert {name: item[name] for name in same} == {name: stacked[name] for name in same}
+
+
+def test_the_requests_datetime_wins_and_none_uses_none(client: TestClient) -> None:
+    files = deliveries.parts(metadata=deliveries.mtl("xml"))
+    item = send(client, files, datetime="2019-01-01").json()["data"][0]
+    assert (item["datetime"], item["metadata_source"]["datetime"]) == ("2019-01-01", "request")
+    item = send(client, files, datetime_source="none").json()["data"][0]
+    assert (item["datetime"], item["metadata_source"]["datetime"]) == (None, "missing")
+
+
+def test_clouds_and_fill_are_counted_and_warned_of(client: TestClient) -> None:
+    qa = flags(40, 40)
+    qa[:10] = CLOUD
+    qa[10:20, :20] = CIRRUS
+    qa[30:] = FILL
+    item = send(client, deliveries.parts(dn_pixels(40, 40), flags=qa)).json()["data"][0]
+    assert item["cloud_fraction"] == pytest.approx((400 + 200) / 1200)
+    assert item["quality"]["fill"] == pytest.approx(0.25)
+    assert item["quality"]["cloud"] == pytest.approx(0.25)
+    assert item["quality"]["cirrus"] == pytest.approx(0.125)
+    assert "cloudy" in {w["code"] for w in item["warnings"]}
+    clear = send(client, deliveries.parts(flags=flags())).json()["data"][0]
+    assert clear["cloud_fraction"] == 0
+    assert clear["warnings"] == []
+
+
+def test_too_cloudy_a_tile_is_refused_and_windows_are_skipped(client: TestClient) -> None:
+    qa = flags(80, 120)
+    qa[:40, :80] = CLOUD
+    qa[40:, :10] = CLOUD
+    files = deliveries.parts(dn_pixels(80, 120), flags=qa)
+    response = send(client, files, fit="grid", max_cloud_fraction="0.3")
+    assert response.json()["summary"] == {
+        "tiles": 1, "windows": 6, "embedded": 4, "skipped_empty": 0, "failed": 0, "skipped_cloudy": 2,
+    }  # fmt: skip
+    assert [(i["row"], i["col"]) for i in response.json()["data"]] == [(0, 2), (1, 0), (1, 1), (1, 2)]
+    assert [i["cloud_fraction"] for i in response.json()["data"]] == [0, 0.25, 0, 0]
+    tile = send(client, deliveries.parts(flags=flags() | np.uint16(CLOUD)), max_cloud_fraction="0.5")
+    assert tile.json()["type"].endswith("too-cloudy")
+    without = send(client, deliveries.parts(), max_cloud_fraction="0.5")
+    assert without.json()["type"].endswith("bad-parameter")
+    assert "QA_PIXEL" in without.json()["detail"]
+
+
+def _without(name: str) -> dict[str, tuple[str, bytes]]:
+    return {part: file for part, file in deliveries.parts().items() if part != name}
+
+
+def _replaced(name: str, content: bytes) -> dict[str, tuple[str, bytes]]:
+    files = deliveries.parts(flags=flags())
+    return files | {name: (files[name][0], content)}
+
+
+TM = deliveries.mtl(SENSOR_ID="TM", SPACECRAFT_ID="LANDSAT_5")
+WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "missing band": (_without("SR_B3"), "wrong-band-count", ["SR_B3"]),
+    "TM has no SR_B6": (_without("SR_B6"), "missing-coastal", ["TM", "blue"]),
+    "TM by its MTL": (deliveries.parts(metadata=TM), "missing-coastal", ["LANDSAT_5", "blue"]),
+    "ETM+ by name": (
+        deliveries.parts(product=PRODUCT.replace("LC08", "LE07")),
+        "missing-coastal",
+        ["LE07", "OLI"],
+    ),
+    "TIRS only": (deliveries.parts(metadata=deliveries.mtl(SENSOR_ID="TIRS")), "bad-parameter", ["TIRS"]),
+    "another size": (
+        _replaced("SR_B4", geotiff(dn_pixels(count=1, width=45))),
+        "wrong-size",
+        ["SR_B4", "45"],
+    ),
+    "another place": (
+        _replaced("SR_B4", geotiff(dn_pixels(count=1), origin=(0.0, 0.0))),
+        "wrong-size",
+        ["SR_B4", "transform"],
+    ),
+    "seven bands in one": (_replaced("SR_B1", geotiff()), "wrong-band-count", ["SR_B1", "7 bands"]),
+    "no TIFF": (_replaced("SR_B5", b"\x89PNG"), "not-a-tiff", ["SR_B5"]),
+    "flags that are none": (
+        _replaced("QA_PIXEL", geotiff(dn_pixels(count=1).astype(np.float32))),
+        "unsupported-pixel-type",
+        ["QA_PIXEL", "float32"],
+    ),
+    "MTL that is none": (deliveries.parts(metadata=b"hello"), "bad-parameter", ["MTL"]),
+    "tile beside": (deliveries.parts() | {"tile": ("t.tif", geotiff())}, "bad-parameter", ["tile", "SR_B1"]),
+    "MTL alone": ({"MTL": ("x_MTL.txt", deliveries.mtl())}, "wrong-band-count", ["SR_B1", "SR_B7"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_a_delivery_is_said(client: TestClient, case: str) -> None:
+    files, code, words = WRONG[case]
+    response = send(client, files)
+    assert response.json()["type"].endswith(code), response.text
+    for word in words:
+        assert word in response.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["txt", "xml", "json"])
+def test_mtl_in_all_its_forms(kind: str) -> None:
+    found = mtl.parse(deliveries.mtl(kind))
+    assert (found.spacecraft, found.sensor, found.product) == ("LANDSAT_8", "OLI_TIRS", PRODUCT)
+    assert found.acquired is not None
+    assert found.acquired.text == ACQUIRED
+    day = mtl.parse(deliveries.mtl(kind, SCENE_CENTER_TIME=None)).acquired
+    assert day is not None
+    assert day.text == "2020-08-02"
+    assert mtl.parse(deliveries.mtl(kind, DATE_ACQUIRED=None)).acquired is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"{",
+        b"[" * 100_000,
+        b"<a>",
+        b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+        b"<a>" * 100 + b"</a>" * 100,
+        deliveries.mtl(DATE_ACQUIRED="yesterday"),
+        b"x" * (mtl.MAX_BYTES + 1),
+    ],
+)
+def test_a_useless_mtl_is_refused(text: bytes) -> None:
+    with pytest.raises(TileError, match="MTL"):
+        mtl.parse(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_no_mtl_breaks_the_reader(data: bytes) -> None:
+    with contextlib.suppress(TileError):
+        mtl.parse(data)
+
+
+def test_quality_of_pixels() -> None:
+    pixels = np.array([FILL, CLOUD, CIRRUS, CLEAR, CLEAR], np.uint16)
+    assert quality.cloud_fraction(pixels) == pytest.approx(0.5)
+    assert quality.cloud_fraction(np.full(4, FILL, np.uint16)) == 0
+    shares = quality.shares(pixels)
+    assert (shares["fill"], shares["cloud"], shares["snow"]) == (0.2, 0.2, 0)
+
+
+def test_a_folder_is_found_and_stacked(tmp_path: Path) -> None:
+    pixels = dn_pixels(100, 90)
+    folder = deliveries.write(
+        tmp_path / "product", deliveries.parts(pixels, flags=flags(100, 90), metadata=deliveries.mtl())
+    )
+    (folder / "notes.txt").write_text("nothing")
+    assert delivery.is_delivery(folder)
+    assert list(delivery.find(folder)) == [*BANDS, "QA_PIXEL", "MTL"]
+    result = CliRunner().invoke(cli, ["stack", str(folder), "-o", str(tmp_path / "scene.tif")])
+    assert result.exit_code == 0, result.output
+    assert "2020-08-02T09:58:12" in result.output
+    with rasterio.open(tmp_path / "scene.tif") as scene:
+        assert np.array_equal(scene.read(), pixels)
+        assert scene.descriptions == BANDS
+        assert scene.crs.to_string() == "EPSG:32633"
+        assert scene.nodata == 0
+        assert scene.tags()["TIFFTAG_DATETIME"] == "2020:08:02 09:58:12"
+        assert scene.transform == rasterio.open(delivery.find(folder)["SR_B1"]).transform
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["product", "scene.tif"]
+
+
+def test_folders_that_are_no_delivery(tmp_path: Path) -> None:
+    assert not delivery.is_delivery(tmp_path)
+    with pytest.raises(delivery.DeliveryError, match="no file named"):
+        delivery.find(tmp_path)
+    deliveries.write(tmp_path, _without("SR_B2"))
+    with pytest.raises(delivery.DeliveryError, match="lacks SR_B2"):
+        delivery.find(tmp_path)
+    other = PRODUCT.replace("192027", "001001")
+    deliveries.write(tmp_path, deliveries.parts(product=other))
+    with pytest.raises(delivery.DeliveryError, match="the products"):
+        delivery.load(tmp_path)
+    output = tmp_path / "scene.tif"
+    result = CliRunner().invoke(cli, ["stack", str(tmp_path), "-o", str(output)])
+    assert result.exit_code == 1
+    assert not output.exists()
+
+
+def test_a_loaded_delivery_is_that_of_the_folder(tmp_path: Path) -> None:
+    folder = deliveries.write(tmp_path, deliveries.parts(flags=flags(), metadata=deliveries.mtl("json")))
+    loaded = delivery.load(folder)
+    assert loaded.source == PRODUCT
+    assert [file.source for file in loaded.bands] == [f"{PRODUCT}_{band}.TIF" for band in BANDS]
+    assert isinstance(loaded.qa_pixel, File)
+
+
+def test_blank_fields_of_a_form_are_no_delivery(client: TestClient) -> None:
+    """What a page sends for the file inputs that nobody filled in: blank texts, or files without a name."""
+    blank = dict.fromkeys([*BANDS, "QA_PIXEL", "MTL"], "")
+    assert client.post("/embed", files={"tile": geotiff()}, data=blank).status_code == 200
+    empty = [(name, ("", b"")) for name in blank]
+    assert client.post("/embed", files=[("tile", ("a.tif", geotiff())), *empty]).status_code == 200
+    text = client.post("/embed", files={"tile": geotiff()}, data={"SR_B1": "x.tif"})
+    assert text.json()["type"].endswith("missing-tile")
+
+
+def test_mtl_may_be_a_text_field(client: TestClient) -> None:
+    response = client.post("/embed", files=deliveries.parts(), data={"MTL": deliveries.mtl().decode()})
+    assert response.json()["data"][0]["datetime"] == ACQUIRED
+    large = client.post("/embed", files=deliveries.parts(metadata=b"x" * 2_000_000))
+    assert "MTL" in large.json()["detail"]
