@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import NUM_EXTRA_TOKENS, ModelConfig, Preprocessing
+from model.kriging import kriged
 from model.layers import Block
 from model.targets import Frame, Targets, visible_frame
 
@@ -173,11 +174,13 @@ class MoEMAE(nn.Module):
         mask = torch.ones(B, L, device=z.device).scatter(1, visible, 0.0)
         encoded = self.encoder(z, metadata, visible)
         predicted, target, frame = self.decode(encoded.normalised, visible), self.patchify(z), None
-        if self.targets == "visible":
+        if self.targets != "absolute":
             seen = (mask == 0).unsqueeze(-1).expand(-1, -1, self.config.patch_size**2)  # [B, L, p * p]
             if valid is not None:
                 seen = seen & self.patchify(valid.unsqueeze(1).float()).bool()
             frame = visible_frame(target, seen, self.config.in_channels)
+            if self.targets == "kriged":
+                frame = frame._replace(mean=kriged(target, seen, visible, self.config.in_channels))
             predicted = frame.absolute(predicted)
         return Reconstruction(predicted, target, mask, encoded.auxiliary_loss, encoded, frame)
 

@@ -1,4 +1,4 @@
-"""What the decoder predicts: z-scores as they are, or relative to the visible patches of the tile."""
+"""What the decoder predicts: z-scores as they are, or relative to what the visible patches tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Targets = Literal["absolute", "visible"]
+Targets = Literal["absolute", "visible", "kriged"]
 
 # Pixels with the variance of the whole data (1, in z-scores) that are counted as seen in every tile. With all
 # 400 visible pixels measured a flat band has a scale of 0.1, about 500 DN or a reflectance of 0.014: what is
@@ -16,10 +16,10 @@ PRIOR_PIXELS = 4.0
 
 
 class Frame(NamedTuple):
-    """Zero and unit of a tile's targets, by band; both [B, 1, C * p * p] in z-scores, equal within a band."""
+    """Zero and unit of a tile's targets, in z-scores."""
 
-    mean: Tensor
-    scale: Tensor
+    mean: Tensor  # [B, 1, C * p * p], equal within a band; kriged: [B, L, C * p * p], by pixel
+    scale: Tensor  # [B, 1, C * p * p], equal within a band
 
     def relative(self, z: Tensor) -> Tensor:
         """Patches of z-scores [B, L, C * p * p] → targets."""

@@ -27,7 +27,8 @@ class LossConfig(BaseModel):
     )
     targets: Targets = Field(
         default="absolute",
-        description="z-scores, or relative to mean and deviation of each tile's visible pixels, by band",
+        description="z-scores; or less the mean of the tile's visible pixels, or less what kriging makes of "
+        "them, both in units of their deviation, by band",
     )
     normalise_patches: bool = Field(
         default=False, description="targets with zero mean and unit variance per patch"

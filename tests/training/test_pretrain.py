@@ -76,7 +76,13 @@ def test_learning_lowers_the_loss(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("accumulate=2", "optimiser.ema=null", "batch_size=4"), ("loss.targets=visible",)]
+    "options",
+    [
+        (),
+        ("accumulate=2", "optimiser.ema=null", "batch_size=4"),
+        ("loss.targets=visible",),
+        ("loss.targets=kriged",),
+    ],
 )
 def test_a_resumed_run_equals_one_that_never_stopped(
     data: Path, tmp_path: Path, options: tuple[str, ...]
