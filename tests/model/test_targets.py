@@ -83,8 +83,8 @@ def test_predictions_do_not_depend_on_hidden_or_invalid_pixels(targets: Targets)
         without = model(dn, metadata, noise).frame
     assert torch.equal(frame.mean, found.frame.mean)
     assert torch.equal(frame.scale, found.frame.scale)
-    outlier = (without.mean - frame.mean).abs()
-    assert outlier.amax() > 1
+    moved = (without.mean - frame.mean).abs().amax()
+    assert moved > 0.1  # z-scores
 
 
 @pytest.mark.parametrize("targets", RELATIVE)
