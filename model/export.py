@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from model import bundle as bundles
 from model.bundle import Bundle
 from model.checkpoint import Checkpoint
 from model.config import SIZES, ModelConfig
-from model.fused import fuse
-from model.graph import to_onnx
+from model.deviation import measure_deviation
+from model.fused import FusedEncoder, fuse
+from model.graph import GraphError, to_onnx
+from model.padding import padded
 from model.parity import Parity, measure
+
+PRECISIONS = ("fp32", "fp16")  # fp32 is in every bundle; fp16 is for GPUs
 
 VERSION = "0.1.0"  # of weights that came without one
 _OWN_FIELDS = (
@@ -29,7 +34,12 @@ class ExportError(Exception):
 
 
 def export(
-    checkpoint: Checkpoint, path: Path, *, name: str | None = None, version: str | None = None
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    precisions: Sequence[str] = ("fp32",),
 ) -> Bundle:
     """Write the bundle of a checkpoint, or nothing.
 
@@ -40,16 +50,24 @@ def export(
         path: folder of the bundle; an older bundle there is replaced.
         name: instead of the checkpoint's.
         version: instead of the checkpoint's.
+        precisions: of the encoders; fp32 is always among them.
 
     Raises:
-        ExportError: the ONNX form differs from the network by more than the tolerance (see parity.py).
+        ExportError: the ONNX form differs from the network by more than the tolerance (see parity.py), or
+            another precision from fp32 by more than its bounds (see deviation.py); an unknown precision.
         BundleError: a folder that is not a bundle, a name that does not fit.
     """
+    if unknown := sorted(set(precisions) - set(PRECISIONS)):
+        raise ExportError(f"no encoder in {', '.join(unknown)}; expected some of {', '.join(PRECISIONS)}")
     encoder = checkpoint.model.encoder.eval()
-    onnx_model: bytes = to_onnx(fuse(encoder)).SerializeToString(deterministic=True)
+    fused = fuse(encoder)
+    onnx_model: bytes = to_onnx(fused).SerializeToString(deterministic=True)
     parity = measure(encoder, onnx_model)
     if not parity.passed:
         raise ExportError(f"no bundle written: {parity}")
+    files, measured = {"encoder.fp32.onnx": onnx_model}, {"fp32": parity.to_dict()}
+    if "fp16" in precisions:
+        files["encoder.fp16.onnx"], measured["fp16"] = _half(fused, onnx_model)
     info = checkpoint.info
     trained = info.get("trained") is True
     title = name or str(info.get("name") or _name(checkpoint.config, trained=trained))
@@ -63,10 +81,22 @@ def export(
         preprocessing=checkpoint.preprocessing,
         training=training,
         metrics=info.get("metrics", {}),
-        parity={"fp32": parity.to_dict()},
+        parity=measured,
         card=info.get("card") or _card(title, checkpoint, training, parity, trained=trained),
-        files={"encoder.fp32.onnx": onnx_model},
+        files=files,
     )
+
+
+def _half(fused: FusedEncoder, exact: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The encoder for GPUs, serialised, and its measured deviation from the exact one."""
+    try:
+        content: bytes = to_onnx(padded(fused), half=True).SerializeToString(deterministic=True)
+    except GraphError as error:
+        raise ExportError(f"no bundle written: no fp16 encoder can be made: {error}") from error
+    deviation = measure_deviation(exact, content, fused.config, "fp16")
+    if not deviation.passed:
+        raise ExportError(f"no bundle written: {deviation}")
+    return content, deviation.to_dict()
 
 
 def _name(config: ModelConfig, *, trained: bool) -> str:

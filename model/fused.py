@@ -51,6 +51,7 @@ class FusedLayer:
 
     experts: int
     hidden: int
+    head_dim: int
     epsilon: tuple[float, float]  # of the normalisation before attention, and before the experts
     qkv: Product  # [m, (H + 2 G) d]: query heads ordered by group, then keys, then values
     out: Product  # [m, m]: rows in the same order of heads
@@ -107,6 +108,7 @@ def _fuse_layer(block: Block) -> FusedLayer:
     return FusedLayer(
         experts=experts.experts,
         hidden=experts.hidden,
+        head_dim=d,
         epsilon=(block.norm1.eps, block.norm2.eps),
         qkv=_after_norm(
             block.norm1,

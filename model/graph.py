@@ -7,6 +7,10 @@ hence the same digest. Tracing a torch module would leave these to the exporter'
 Activations are [B N, m] matrices, so that every product with weights is one `Gemm` over all tokens of the
 batch. A token's row is computed from its own tile alone, and `Gemm` sums it in an order that does not depend
 on how many rows there are (tested: bitwise), so a tile has the same embedding alone and in any batch.
+
+In half precision the products, attention and the experts' mix are fp16. Islands of fp32 remain where it does
+not do: the centring of DN, which exceed its range; the residual stream and LayerNorm, where errors of all
+layers would add up; the gates' logits and softmax, where an error is another expert; the poolings.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS
-from model.fused import FusedEncoder, FusedLayer, Product
+from model.fused import Array, FusedEncoder, FusedLayer, Product
 
 OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of the last years
 IR_VERSION = 10
@@ -28,16 +32,27 @@ ROUTING = "routing"
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
 
 
-def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
+class GraphError(ValueError):
+    """A weight that the wanted numbers cannot hold."""
+
+
+def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
     """The graph with inputs `dn` uint16 [B, C, S, S] and `metadata` float32 [B, 4, 2].
 
     Outputs, float32: `mean` (of all tokens), `cls`, `patch_mean` [B, m], `patch_mean_std` [B, 2 m]
     (population standard deviation), `tokens` [B, N, m]; all before the final LayerNorm. And `routing`
     [B, depth, most experts of a layer]: the share of a layer's choices, `top_k` for each token, that went to
     each expert; zero for experts that a layer does not have.
+
+    Args:
+        fused: the weights.
+        half: fp16 with islands of fp32; inputs and outputs stay the same.
+
+    Raises:
+        GraphError: a weight beyond the range of fp16.
     """
     cfg = fused.config
-    g = _Graph()
+    g = _Graph(half)
     x = _tokens(g, fused)
     for i, layer in enumerate(fused.layers):
         x = _layer(g, f"layer.{i}", x, fused, layer)
@@ -80,7 +95,8 @@ def to_onnx(fused: FusedEncoder) -> onnx.ModelProto:
 class _Graph:
     """Nodes in order, and constants, which are stored once each."""
 
-    def __init__(self) -> None:
+    def __init__(self, half: bool) -> None:
+        self.half = half
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
@@ -100,8 +116,24 @@ class _Graph:
         return self.constant(f"axis.{axis}", np.array([axis], np.int64))
 
     def gemm(self, x: str, product: Product, name: str) -> str:
-        weight = self.constant(f"{name}.weight", product.weight)
-        return self.node("Gemm", [x, weight, self.constant(f"{name}.bias", product.bias)], name)
+        """In the numbers that `narrow` gives."""
+        weight = self.weight(f"{name}.weight", product.weight)
+        return self.node("Gemm", [x, weight, self.weight(f"{name}.bias", product.bias)], name)
+
+    def weight(self, name: str, value: Array) -> str:
+        if not self.half:
+            return self.constant(name, value)
+        if (largest := float(np.abs(value).max(initial=0))) > np.finfo(np.float16).max:
+            raise GraphError(f"{name} reaches {largest:g}; fp16 ends at {np.finfo(np.float16).max}")
+        return self.constant(name, value.astype(np.float16))
+
+    def narrow(self, x: str) -> str:
+        """fp32 into the numbers that products are computed in."""
+        return self.node("Cast", [x], f"{x}.half", to=TensorProto.FLOAT16) if self.half else x
+
+    def widen(self, x: str) -> str:
+        """The inverse of `narrow`."""
+        return self.node("Cast", [x], f"{x}.single", to=TensorProto.FLOAT) if self.half else x
 
     def normalise(self, x: str, epsilon: float, name: str, width: int) -> str:
         """LayerNorm without scale and shift; the operator wants a scale, so it gets ones."""
@@ -125,14 +157,26 @@ def _tokens(g: _Graph, fused: FusedEncoder) -> str:
     values = g.node("Cast", [rows], "patches.float", to=TensorProto.FLOAT)
     mean = g.constant("patches.mean", np.repeat(fused.mean, p * p))
     centred = g.node("Sub", [values, mean], "patches.centred")
-    weight = g.constant("patches.weight", fused.patches)
-    projected = g.node("Gemm", [centred, weight], "patches.projected")  # [B L, m]
+    weights = fused.patches
+    if g.half:
+        # Folding 1 / std has made these weights so small that fp16 would lose digits, and the values are
+        # too large for it. Powers of two change places between them, which is exact.
+        size = np.exp2(np.floor(np.log2(np.abs(weights).max(axis=1).clip(np.finfo(np.float32).tiny))))
+        scale = g.constant("patches.scale", size.astype(np.float32))
+        centred = g.narrow(g.node("Mul", [centred, scale], "patches.scaled"))
+        weights = weights / size[:, None]
+    weight = g.weight("patches.weight", weights)
+    projected = g.widen(g.node("Gemm", [centred, weight], "patches.projected"))  # [B L, m]
     patches = g.node("Reshape", [projected, g.shape(-1, L, m)], "patches.tokens")
     constant = g.constant("patches.constant", fused.patch_constant)
     patches = g.node("Add", [patches, constant], "patches.placed")
 
     flat = g.node("Reshape", ["metadata", g.shape(-1, 2 * NUM_METADATA_TOKENS)], "metadata.flat")
-    extra = g.gemm(flat, Product(fused.metadata, fused.metadata_constant), "metadata.projected")
+    constants = [
+        g.constant("metadata.projected.weight", fused.metadata),
+        g.constant("metadata.projected.bias", fused.metadata_constant),
+    ]
+    extra = g.node("Gemm", [flat, *constants], "metadata.projected")
     extra = g.node("Reshape", [extra, g.shape(-1, NUM_EXTRA_TOKENS, m)], "metadata.tokens")
     joined = g.node("Concat", [extra, patches], "joined", axis=1)
     return g.node("Reshape", [joined, g.shape(-1, m)], "embedded")
@@ -148,8 +192,8 @@ def _layer(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer)
 
 def _attention(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
     cfg = fused.config
-    N, H, G, d = cfg.num_tokens, cfg.num_heads, cfg.num_groups, cfg.embed_dim // cfg.num_heads
-    qkv = g.gemm(x, layer.qkv, f"{name}.qkv")
+    N, H, G, d = cfg.num_tokens, cfg.num_heads, cfg.num_groups, layer.head_dim
+    qkv = g.gemm(g.narrow(x), layer.qkv, f"{name}.qkv")
     heads = g.node("Reshape", [qkv, g.shape(-1, N, H + 2 * G, d)], f"{name}.heads")
     heads = g.node("Transpose", [heads], f"{name}.by_head", perm=[0, 2, 1, 3])  # [B, H + 2 G, N, d]
     q, k, v = g.split(heads, [H, G, G], f"{name}.split_heads", ("q", "k", "v"), axis=1)
@@ -162,21 +206,37 @@ def _attention(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLa
     y = g.node("Reshape", [y, g.shape(-1, H, N, d)], f"{name}.value_heads")
     y = g.node("Transpose", [y], f"{name}.by_token", perm=[0, 2, 1, 3])
     y = g.node("Reshape", [y, g.shape(-1, H * d)], f"{name}.values_flat")  # [B N, m]
-    return g.gemm(y, layer.out, f"{name}.out")
+    return g.widen(g.gemm(y, layer.out, f"{name}.out"))
 
 
 def _experts(g: _Graph, name: str, x: str, layer: FusedLayer, top_k: int) -> str:
     E, h = layer.experts, layer.hidden
-    wide = g.gemm(x, layer.experts_in, f"{name}.experts_in")  # [B N, E h + h + E]
-    w, v, logits = g.split(wide, [E * h, h, E], f"{name}.split_experts", ("w", "v", "logits"), axis=-1)
+    w, v, logits = _experts_in(g, name, x, layer)
     sigmoid = g.node("Sigmoid", [w], f"{name}.sigmoid")
     active = g.node("Mul", [w, sigmoid], f"{name}.silu")
     active = g.node("Reshape", [active, g.shape(-1, E, h)], f"{name}.by_expert")
-    gates = g.node("Reshape", [_gates(g, name, logits, E, top_k), g.shape(-1, E, 1)], f"{name}.gate_column")
+    gates = g.narrow(_gates(g, name, logits, E, top_k))
+    gates = g.node("Reshape", [gates, g.shape(-1, E, 1)], f"{name}.gate_column")
     weighted = g.node("Mul", [active, gates], f"{name}.weighted")
     mixed = g.node("ReduceSum", [weighted, g.axis(1)], f"{name}.experts_sum", keepdims=0)  # [B N, h]
     product = g.node("Mul", [mixed, v], f"{name}.gated")
-    return g.gemm(product, layer.experts_out, f"{name}.experts_out")
+    return g.widen(g.gemm(product, layer.experts_out, f"{name}.experts_out"))
+
+
+def _experts_in(g: _Graph, name: str, x: str, layer: FusedLayer) -> list[str]:
+    """Experts' inputs [B N, E h], V's [B N, h] and the gates' logits [B N, E]; the logits always in fp32."""
+    E, h = layer.experts, layer.hidden
+    if not g.half:
+        wide = g.gemm(x, layer.experts_in, f"{name}.experts_in")  # [B N, E h + h + E]
+        return g.split(wide, [E * h, h, E], f"{name}.split_experts", ("w", "v", "logits"), axis=-1)
+    weight, bias = layer.experts_in.weight, layer.experts_in.bias
+    wide = g.gemm(g.narrow(x), Product(weight[:, :-E], bias[:-E]), f"{name}.experts_in")
+    w, v = g.split(wide, [E * h, h], f"{name}.split_experts", ("w", "v"), axis=-1)
+    gate = [
+        g.constant(f"{name}.gate.weight", np.ascontiguousarray(weight[:, -E:])),
+        g.constant(f"{name}.gate.bias", bias[-E:]),
+    ]
+    return [w, v, g.node("Gemm", [x, *gate], f"{name}.logits")]
 
 
 def _gates(g: _Graph, name: str, logits: str, experts: int, top_k: int) -> str:

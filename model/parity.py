@@ -96,7 +96,7 @@ def measure(encoder: Encoder, onnx_model: bytes, tolerance: float = TOLERANCE) -
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch computes in between
     session = ort.InferenceSession(onnx_model, options, providers=[PROVIDER])
     parity = Parity(tolerance)
-    for number, (dn, metadata) in enumerate(_batches(encoder.config)):
+    for number, (dn, metadata) in enumerate(batches(encoder.config)):
         reference, margins = _reference(encoder, dn, metadata)
         found = _run(session, dn, metadata)
         errors = _errors(found, reference)
@@ -198,8 +198,8 @@ def _reference(
     return {name: value.float().numpy() for name, value in outputs.items()}, stacked
 
 
-def _batches(config: ModelConfig) -> Iterator[tuple[NDArray[np.uint16], Array]]:
-    """The same tiles every time: ROUNDS rounds of BATCHES."""
+def batches(config: ModelConfig) -> Iterator[tuple[NDArray[np.uint16], Array]]:
+    """`dn` and `metadata` of the same tiles every time: ROUNDS rounds of BATCHES."""
     rng = np.random.default_rng(105)
     number = 0
     for _ in range(ROUNDS):

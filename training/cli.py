@@ -23,6 +23,13 @@ class Size(StrEnum):
     XXS = "XXS"
 
 
+class Precision(StrEnum):
+    """Numbers that an exported encoder computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
 @app.command()
 def init(
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write (.safetensors).")],
@@ -147,6 +154,10 @@ def export(
         str | None, typer.Option(help="The model's name; the checkpoint's own by default.")
     ] = None,
     version: Annotated[str | None, typer.Option(help="Of the weights; the checkpoint's by default.")] = None,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(help="fp32 is always written; fp16 beside it, for GPUs, adds half its size."),
+    ] = None,
 ) -> None:
     """Fuse a checkpoint's encoder, check it against the network and write a servable bundle."""
     from model import checkpoint
@@ -155,7 +166,9 @@ def export(
     from model.export import export as write
 
     try:
-        bundle = write(checkpoint.load(source), output, name=name, version=version)
+        bundle = write(
+            checkpoint.load(source), output, name=name, version=version, precisions=precision or ()
+        )
     except (checkpoint.CheckpointError, ExportError, BundleError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -168,6 +181,14 @@ def export(
         f"{parity['close_routing_tiles']} tiles with close routing, {parity['flipped_tiles']} flipped; "
         f"alone against in a batch: {parity['max_batch_difference']:g}"
     )
+    for other in sorted(bundle.parity.keys() - {"fp32"}):
+        found = bundle.parity[other]
+        cosines = ", ".join(f"{name} {value:.6f}" for name, value in found["least_cosine"].items())
+        typer.echo(
+            f"{other} against fp32, {found['tiles']} tiles: least cosine {cosines}; same experts in "
+            f"{found['routing_agreement']:.3%} of routing decisions; "
+            f"alone against in a batch: {found['max_batch_difference']:g}"
+        )
 
 
 @app.command()
