@@ -29,6 +29,7 @@ OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of th
 IR_VERSION = 10
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
 ROUTING = "routing"
+LARGEST_HALF = float(np.finfo(np.float16).max)
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
 
 
@@ -123,8 +124,8 @@ class _Graph:
     def weight(self, name: str, value: Array) -> str:
         if not self.half:
             return self.constant(name, value)
-        if (largest := float(np.abs(value).max(initial=0))) > np.finfo(np.float16).max:
-            raise GraphError(f"{name} reaches {largest:g}; fp16 ends at {np.finfo(np.float16).max}")
+        if (largest := float(np.abs(value).max(initial=0))) > LARGEST_HALF:
+            raise GraphError(f"{name} reaches {largest:g}; fp16 ends at {LARGEST_HALF:g}")
         return self.constant(name, value.astype(np.float16))
 
     def narrow(self, x: str) -> str:

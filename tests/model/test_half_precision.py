@@ -157,5 +157,5 @@ def test_command_line(tmp_path: Path) -> None:
     checkpoint.save(weights, checkpoint.initialise(SMALL, 0))
     done = CliRunner().invoke(app, ["export", str(weights), "-o", str(folder), "--precision", "fp16"])
     assert done.exit_code == 0, done.output
-    assert "fp16 against fp32, 135 tiles: least cosine mean " in done.output
+    assert "fp16 against fp32, 135 tiles: least cosine " in done.output
     assert bundle.load(folder).precisions == ("fp16", "fp32")
