@@ -31,7 +31,7 @@ def kriged(patches: Tensor, seen: Tensor, visible: Tensor, bands: int) -> Tensor
     """
     B, L, _ = patches.shape
     side = round((patches.shape[-1] // bands) ** 0.5)
-    parts = 2 if side % 2 == 0 else 1
+    parts = block_parts(side)
     width = side // parts
     index = visible.unsqueeze(-1)
     values = patches.gather(1, index.expand(-1, -1, patches.shape[-1]))
@@ -58,6 +58,11 @@ def kriged(patches: Tensor, seen: Tensor, visible: Tensor, bands: int) -> Tensor
         guess += torch.nn.functional.pad(everywhere, (1, 0), value=1.0) @ weights[:, n:]
     out: Tensor = guess.view(B, L, side * side, bands).transpose(2, 3).flatten(2)
     return out
+
+
+def block_parts(side: int) -> int:
+    """Blocks along the side of a patch of `side` px."""
+    return 2 if side % 2 == 0 else 1
 
 
 def _centres(patches: int, parts: int) -> Tensor:

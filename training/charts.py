@@ -63,6 +63,7 @@ def reconstruction_chart(table: Mapping[str, Any]) -> Figure:
         "model, metadata off": (SKY, "o"),
         "mean of visible patches": (GREY, "s"),
         "linear interpolation": (ORANGE, "D"),
+        "kriging of blocks": (PURPLE, "v"),
         "kriging": (RED, "^"),
     }
     made = figure(8, 4)
@@ -70,7 +71,7 @@ def reconstruction_chart(table: Mapping[str, Any]) -> Figure:
     bands = list(table["error"]["model, metadata on"])
     for i, (name, (colour, marker)) in enumerate(methods.items()):
         errors = [table["error"][name][b] for b in bands]
-        x = [k + (i - 2) * 0.13 for k in range(len(bands))]
+        x = [k + (i - 2.5) * 0.13 for k in range(len(bands))]
         _points(axes, x, errors, colour, marker, name)
     axes.set_yscale("log")
     axes.set_xticks(range(len(bands)), bands)

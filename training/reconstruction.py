@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RBFInterpolator
 
 from model.bands import BANDS
+from model.kriging import NUGGET, block_parts
 from model.moe_mae import MASK_RATIO, MoEMAE
 from training.embeddings import METADATA, Advance, with_metadata
 from training.heldout import EvaluationError, Tiles
@@ -22,7 +23,7 @@ from training.metrics import Estimate, resamples
 FloatArray = NDArray[np.float64]
 
 MODEL: tuple[str, ...] = tuple(f"model, metadata {m}" for m in METADATA)
-BASELINES = ("mean of visible patches", "linear interpolation", "kriging")
+BASELINES = ("mean of visible patches", "linear interpolation", "kriging of blocks", "kriging")
 BATCH = 16
 PER_PLACE = 8  # tiles: a scene cut into hundreds would outweigh all other places
 MASKS = 16  # different ones; a tile sees one of them
@@ -54,7 +55,9 @@ def interpolators(mask: NDArray[np.bool_], patch: int) -> dict[str, Interpolator
 
     `linear interpolation`: between the visible pixels on their Delaunay triangles, the nearest one outside of
     them. `kriging`: a linear variogram with a linear trend (radial basis function -r with a plane), which
-    extends linear ramps over the whole tile and is as a rule the best linear guess.
+    extends linear ramps over the whole tile and is as a rule the best linear guess. `kriging of blocks`: the
+    same from the means of quarters of the visible patches, which is what a network with targets `kriged` is
+    given: what it is better by is its own.
 
     Args:
         mask: bool (grid, grid), True = masked.
@@ -70,8 +73,25 @@ def interpolators(mask: NDArray[np.bool_], patch: int) -> dict[str, Interpolator
     outside = np.isnan(linear[:, 0])
     linear[outside] = NearestNDInterpolator(seen, identity)(everywhere[outside])
     kriging = RBFInterpolator(seen, identity, kernel="linear", degree=1)(everywhere)
-    operators = dict(zip(BASELINES, (mean, linear, kriging), strict=True))
+    blocks = _kriging_of_blocks(mask, patch, visible)
+    operators = dict(zip(BASELINES, (mean, linear, blocks, kriging), strict=True))
     return {name: Interpolator(operator, visible) for name, operator in operators.items()}
+
+
+def _kriging_of_blocks(mask: NDArray[np.bool_], patch: int, visible: NDArray[np.int64]) -> FloatArray:
+    """`model.kriging.kriged` as an operator on the visible pixels."""
+    parts = block_parts(patch)
+    width, size = patch // parts, patch * len(mask)
+    known = np.argwhere(np.kron(~mask, np.ones((parts, parts), dtype=bool)))  # (n, 2) block rows, columns
+    row, column = np.divmod(visible, size)
+    belongs = (row // width == known[:, :1]) & (column // width == known[:, 1:])  # (n, visible)
+    smoothing = NUGGET * size  # distances here are in pixels, there in tile sides
+    guess = RBFInterpolator(
+        known * width + (width - 1) / 2, np.eye(len(known)), kernel="linear", degree=1, smoothing=smoothing
+    )
+    everywhere = np.argwhere(np.ones((size, size), dtype=bool)).astype(np.float64)
+    operator: FloatArray = guess(everywhere) @ (belongs / belongs.sum(axis=1, keepdims=True))
+    return operator
 
 
 def measure(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model import checkpoint
+from model.moe_mae import MoEMAE
 from tests.training.scenery import PREPROCESSING, TINY, eurosat
 from training import reconstruction
 from training.heldout import EvaluationError, Tiles, read
@@ -34,6 +36,7 @@ def test_kriging_and_linear_interpolation_are_exact_on_ramps(mask: np.ndarray) -
     guesses = reconstruction.interpolators(mask, PATCH)
     z = ramp()
     np.testing.assert_allclose(guesses["kriging"](z), z, atol=1e-6)  # everywhere
+    np.testing.assert_allclose(guesses["kriging of blocks"](z), z, atol=1e-6)
     linear = guesses["linear interpolation"](z)
     inside = np.s_[:, 12:28, 12:28]  # within the triangles; outside the nearest pixel is taken
     np.testing.assert_allclose(linear[inside], z[inside], atol=1e-9)
@@ -47,14 +50,14 @@ def test_the_mean_is_that_of_the_visible_pixels_of_each_band(mask: np.ndarray) -
     assert (np.ptp(guess, axis=(1, 2)) < 1e-12).all()
 
 
-def test_every_guess_leaves_visible_pixels_or_the_mean_alone_and_sees_nothing_else(mask: np.ndarray) -> None:
+def test_no_guess_sees_what_is_hidden_and_those_from_pixels_keep_them(mask: np.ndarray) -> None:
     z = np.random.default_rng(2).normal(size=(7, 40, 40))
     hidden = np.kron(mask, np.ones((PATCH, PATCH), dtype=bool))
     changed = z.copy()
     changed[:, hidden] = 99
     for name, guess in reconstruction.interpolators(mask, PATCH).items():
         np.testing.assert_array_equal(guess(z), guess(changed), err_msg=name)
-        if name != "mean of visible patches":
+        if name in ("linear interpolation", "kriging"):  # the other two know means alone
             np.testing.assert_allclose(guess(z)[:, ~hidden], z[:, ~hidden], atol=1e-8)
 
 
@@ -71,8 +74,6 @@ def test_a_networks_reconstruction_lies_where_its_patches_do() -> None:
     dn = rng.integers(1, 65535, size=(2, 7, 40, 40), dtype=np.uint16)
     noise = rng.random((2, 100), dtype=np.float32)
     out = reconstruction.reconstruct(model, dn, np.zeros((2, 4, 2), np.float32), noise)
-    import torch
-
     with torch.inference_mode():
         patches = model(torch.from_numpy(dn), torch.zeros(2, 4, 2), torch.from_numpy(noise)).predicted
     expected = patches[1, 23].numpy().reshape(7, 4, 4)  # row 2, column 3
@@ -81,10 +82,6 @@ def test_a_networks_reconstruction_lies_where_its_patches_do() -> None:
 
 def test_relative_targets_come_back_as_z_scores_and_miss_no_level() -> None:
     """A decoder that predicts nothing but 0 gives the mean of the visible, measured pixels of each band."""
-    import torch
-
-    from model.moe_mae import MoEMAE
-
     model = MoEMAE(TINY, PREPROCESSING, targets="visible").eval()
     with torch.no_grad():
         model.decoder_pred.weight.zero_()
@@ -117,6 +114,17 @@ def test_errors_of_the_guesses_are_small_where_tiles_are_flat(tiles: Tiles) -> N
     repeated = reconstruction.measure(model, tiles, limit=12)
     for name, values in errors.squared.items():
         np.testing.assert_array_equal(values, repeated.squared[name])
+
+
+def test_the_start_of_a_kriged_decoder_is_the_kriging_of_blocks(tiles: Tiles) -> None:
+    """With a last layer of zeros a network reconstructs just what it was given."""
+    model = MoEMAE(TINY, PREPROCESSING, targets="kriged").eval()
+    with torch.no_grad():
+        model.decoder_pred.weight.zero_()
+        model.decoder_pred.bias.zero_()
+    errors = reconstruction.measure(model, tiles, limit=12).squared
+    np.testing.assert_allclose(errors["model, metadata off"], errors["kriging of blocks"], rtol=2e-3)
+    assert not np.allclose(errors["kriging"], errors["kriging of blocks"], rtol=2e-3)
 
 
 def test_an_estimated_coastal_band_does_not_count(tiles: Tiles) -> None:
