@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from model.bundle import BundleError
+from service.allocator import give_back_freed_memory
 from service.app import create_app
 from service.batcher import Batcher
 from service.engine import EngineError, check_engine, make_engine
@@ -198,6 +199,7 @@ def _serve_metrics(settings: Settings, host: str) -> None:
 
 
 def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[str, Any] | None) -> None:
+    give_back_freed_memory()
     try:
         if settings.tracing:
             tracing.configure()
