@@ -87,7 +87,7 @@ class Encoder(nn.Module):
             patches = take(patches, visible)  # [B, K, m]
         projections = (self.week_proj, self.hour_proj, self.lat_proj, self.lon_proj)
         extra = [p(metadata[:, i]) for i, p in enumerate(projections)] + [
-            self.cls_token[:, 0].expand(len(z), -1)
+            self.cls_token[:, 0].expand(z.shape[0], -1)  # len() would be a constant in an export
         ]
         x = torch.cat([torch.stack(extra, dim=1) + self.pos_embed[:, :NUM_EXTRA_TOKENS], patches], dim=1)
         auxiliary = x.new_zeros(())

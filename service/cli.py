@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import orjson
 import typer
 
+from service.benchmarks.commands import bench
 from service.clients import tile_commands
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -83,41 +84,7 @@ def sample_tile(
     )
 
 
-bench = typer.Typer(no_args_is_help=True, help="Measure this machine; figures as JSON on request.")
 app.add_typer(bench, name="bench")
-
-
-@bench.command("service")
-def bench_service(
-    rounds: Annotated[int, typer.Option(min=1, help="Of all measurements; medians are shown.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement in a round.")] = 3.0,
-    connections: Annotated[list[int] | None, typer.Option(min=1, help="1, 8 and 64 if not given.")] = None,
-    tiles: Annotated[int, typer.Option(min=1, max=64, help="In a request.")] = 1,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file for the JSON.")] = None,
-) -> None:
-    """Load a service of its own with closed loops; compare with the engine alone in the same rounds."""
-    from model.bundle import BundleError
-    from service import settings
-    from service.benchmarks import service as bench_service
-    from service.benchmarks import table as bench_table
-    from service.benchmarks.load import LoadError
-    from service.engine import EngineError
-
-    try:
-        figures = bench_service.run(
-            settings.load(),
-            rounds=rounds,
-            seconds=seconds,
-            connections=connections or bench_service.CONNECTIONS,
-            tiles=tiles,
-        )
-    except (settings.SettingsError, BundleError, EngineError, LoadError) as error:
-        _fail(error)
-    bench_table.show_service(figures)
-    if output is not None:
-        output.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
-
-
 app.command()(tile_commands.embed)
 app.command()(tile_commands.classify)
 

@@ -3,65 +3,101 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model.config import ModelConfig
+from model.expert_loop import with_looped_experts
+from model.measurement import Figures, Measure, Of, Record, interleave, of
 from model.moe_mae import MoEMAE, pretraining_loss
 from training.data import Augmentation, Batches, Order, TileSet
-from training.expert_loop import with_looped_experts
 from training.shards import open_packed
 
-WARM_UP = 2  # steps that are not counted
+_DENSE, _LOOPED = of(experts="dense"), of(experts="loop")
+_WARM_UP = 2  # steps that are not counted
 
 
-@dataclass(frozen=True)
-class StepTimes:
-    """Median seconds of a whole step: forward, backward, update."""
+def steps(
+    config: ModelConfig, *, batch_size: int, rounds: int, device: torch.device, partial: Path | None = None
+) -> dict[str, Any]:
+    """Time whole steps (forward, backward, update) of the dense experts and of the loop over them, in turns.
 
-    dense: float
-    looped: float
-
-    @property
-    def speed_up(self) -> float:
-        """How many times faster the dense form is."""
-        return self.looped / self.dense
-
-
-def step_times(config: ModelConfig, *, batch_size: int, steps: int, device: torch.device) -> StepTimes:
-    """Time steps of both forms in turns, so that other load on the machine falls on both alike."""
+    Returns:
+        A record (model/measurement.py): for each `experts` `step_ms`, `tiles_per_s`, `times_loop`.
+    """
     torch.manual_seed(0)
     dense = MoEMAE(config).to(device).train()
     looped = with_looped_experts(copy.deepcopy(dense))
     size = (batch_size, config.in_channels, config.image_size, config.image_size)
     dn = torch.randint(7000, 20000, size, device=device)
     encodings = torch.randn(batch_size, 4, 2, device=device)
-    runs = [_step(model, dn, encodings) for model in (dense, looped)]
-    times: list[list[float]] = [[], []]
-    for i in range(steps + WARM_UP):
-        for run, measured in zip(runs, times, strict=True):
-            seconds = _timed(run, device)
-            if i >= WARM_UP:
-                measured.append(seconds)
-    return StepTimes(*(statistics.median(t) for t in times))
+    measurements: dict[Of, Measure] = {
+        what: _step_of(_step(model, dn, encodings), batch_size, device)
+        for what, model in ((_DENSE, dense), (_LOOPED, looped))
+    }
+    for measure in measurements.values():
+        for _ in range(_WARM_UP):
+            measure()
+    settings = {
+        "model": config.to_dict(),
+        "batch_size": batch_size,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    done = interleave(measurements, rounds, settings=settings, partial=partial)
+    for each in done:
+        for figures in each.values():
+            figures["times_loop"] = figures["tiles_per_s"] / each[_LOOPED]["tiles_per_s"]
+    return Record("step", settings, done).to_json()
 
 
-def loader_rate(path: Path, *, batch_size: int, batches: int) -> float:
-    """Tiles per second that the loader makes with all augmentation, without a network to wait for."""
+def loader(
+    path: Path, *, batch_size: int, batches: int, rounds: int, partial: Path | None = None
+) -> dict[str, Any]:
+    """Time the loader, with all augmentation and without a network to wait for.
+
+    Returns:
+        A record (model/measurement.py): `tiles_per_s` of the `loader`.
+    """
     tiles = TileSet(open_packed(path), None, nodata_fill="band_mean")
     augmentation = Augmentation(flips=True, drop_metadata=0.3, drop_field=0.1)
     made = Batches(tiles, Order(len(tiles), 0), augmentation, batch_size=batch_size, seed=0)
-    stream = made.iterate(0, batches + 1)
-    next(stream)
-    started = time.perf_counter()
-    for _ in stream:
-        pass
-    return batches * batch_size / (time.perf_counter() - started)
+
+    def measure() -> Figures:
+        stream = made.iterate(0, batches + 1)
+        next(stream)
+        started = time.perf_counter()
+        for _ in stream:
+            pass
+        return {"tiles_per_s": batches * batch_size / (time.perf_counter() - started)}
+
+    settings = {"tiles": len(tiles), "batch_size": batch_size, "batches": batches}
+    measured = interleave({of(loader="augmented"): measure}, rounds, settings=settings, partial=partial)
+    return Record("loader", settings, measured).to_json()
+
+
+def show(record: Mapping[str, Any]) -> str:
+    """A record in lines, medians first."""
+    lines = []
+    for row in record["rows"]:
+        figures = ", ".join(
+            f"{name.replace('_', ' ')} {median:,.4g} ({low:,.4g} to {high:,.4g})"
+            for name, (median, low, high) in row["figures"].items()
+        )
+        lines.append(f"{' '.join(map(str, row['of'].values()))}: {figures}")
+    return "\n".join(lines)
+
+
+def _step_of(run: Callable[[], None], batch_size: int, device: torch.device) -> Measure:
+    def measure() -> Figures:
+        seconds = _timed(run, device)
+        return {"step_ms": seconds * 1000, "tiles_per_s": batch_size / seconds}
+
+    return measure
 
 
 def _step(model: MoEMAE, dn: torch.Tensor, encodings: torch.Tensor) -> Callable[[], None]:

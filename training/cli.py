@@ -10,17 +10,10 @@ from typing import Annotated
 import typer
 
 from model.probe import Pooling
-from training import evaluation_cli
+from training import bench_cli, evaluation_cli
+from training.commands import Size
 
 app = typer.Typer(name="landmoe-train", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-
-
-class Size(StrEnum):
-    """The published sizes of the network."""
-
-    S = "S"
-    XS = "XS"
-    XXS = "XXS"
 
 
 class Precision(StrEnum):
@@ -234,50 +227,13 @@ def import_probe(
     typer.echo(f"{output}: {probe.task}, {len(probe.labels)} classes, {probe.dim} values of {probe.pooling}")
 
 
-bench = typer.Typer(no_args_is_help=True, help="Measure training on this machine.")
-app.add_typer(bench, name="bench")
-
-
-@bench.command("step")
-def bench_step(
-    size: Annotated[Size, typer.Option(help="One of the published sizes.")] = Size.S,
-    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per step.")] = 128,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each form; the median counts.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-) -> None:
-    """Time a training step with dense experts and with a loop over experts."""
-    import torch
-
-    from model.config import SIZES
-    from training.bench import step_times
-
-    if threads:
-        torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    times = step_times(SIZES[size], batch_size=batch_size, steps=steps, device=device)
-    for name, seconds in (("dense experts", times.dense), ("loop over experts", times.looped)):
-        typer.echo(f"{name}: {seconds * 1000:.0f} ms per step, {batch_size / seconds:.0f} tiles/s")
-    typer.echo(
-        f"dense is {times.speed_up:.2f} times as fast ({device}, size {size}, batch {batch_size}, fp32)"
-    )
-
-
-@bench.command("loader")
-def bench_loader(
-    path: Annotated[Path, typer.Argument(help="A packed set.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Tiles per batch.")] = 128,
-    batches: Annotated[int, typer.Option(min=1)] = 100,
-) -> None:
-    """Time the loader alone; set it beside `bench step`, which it must exceed."""
-    from training.bench import loader_rate
-    from training.commands import reported
-
-    with reported():
-        rate = loader_rate(path, batch_size=batch_size, batches=batches)
-        typer.echo(f"loader: {rate:.0f} tiles/s in batches of {batch_size}, with augmentation")
-
-
-for command in (evaluation_cli.probe, evaluation_cli.evaluate, evaluation_cli.figures):
+app.add_typer(bench_cli.bench, name="bench")
+for command in (
+    evaluation_cli.probe,
+    evaluation_cli.evaluate,
+    evaluation_cli.figures,
+    evaluation_cli.describe,
+):
     app.command()(command)
 
 

@@ -1,11 +1,20 @@
-"""What every command does with an expected failure: one line that says what is wrong, and exit status 1."""
+"""What commands share: sizes by name, threads, and one line and exit status 1 for an expected failure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 import typer
+
+
+class Size(StrEnum):
+    """The published sizes of the network."""
+
+    S = "S"
+    XS = "XS"
+    XXS = "XXS"
 
 
 @contextmanager

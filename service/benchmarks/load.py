@@ -148,12 +148,14 @@ class Connection:
             self._streams = None
 
 
-def shots(path: str, files: Sequence[bytes], *, tiles: int = 1, headers: Sequence[str] = ()) -> list[Shot]:
-    """Requests of `tiles` files each, raw for one, a form for more; every file is used once."""
+def shots(
+    path: str, files: Sequence[bytes], *, tiles: int = 1, headers: Sequence[str] = (), form: bool = False
+) -> list[Shot]:
+    """Requests of `tiles` files each, raw for one unless `form`, a form for more; every file is used once."""
     made = []
     for i in range(0, len(files) - tiles + 1, tiles):
         group = files[i : i + tiles]
-        if tiles == 1:
+        if tiles == 1 and not form:
             media_type, body = "image/tiff", group[0]
         else:
             boundary = secrets.token_hex(16)

@@ -1,42 +1,43 @@
-"""How much of what the engine gives reaches the clients: closed-loop load against a service of its own.
+"""How much of what the engine gives reaches the clients, and what other ways of serving it give.
 
-Rounds alternate between the engine alone and the service, so that what else the machine does falls on both;
-the shares are of the same round, the figures are medians of the rounds.
+Closed loops against servers of our own: landmoe, FastAPI around ONNX Runtime, LitServe, and for cached
+answers a FastAPI route that does nothing. Rounds alternate between them and the engine alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+import importlib.util
 import statistics
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import structlog
-
+from model.measurement import Figures, Measure, Of, Record, Round, interleave, of
 from service import sample
 from service.batching import cpu
+from service.benchmarks import contenders, processes
+from service.benchmarks.engine import saturated
 from service.benchmarks.load import Account, LoadError, Shot, closed_loop, for_seconds, shots
+from service.benchmarks.processes import Server
 from service.engine import Engine, make_engine
-from service.settings import PREFIX, Settings
-
-log = structlog.get_logger()
+from service.settings import Settings
 
 CONNECTIONS = (1, 8, 64)
-_FILES = 256  # so that equal tiles are rare among those under way, and never computed once for two
-_START_TIMEOUT_S = 60
+MANY_TILES = 32
+ENGINE = of(server="engine alone")
+LANDMOE, PLAIN, LITSERVE, EMPTY = "landmoe", "plain FastAPI", "LitServe", "empty route"
+FILES = 256  # so that equal tiles are rare among those under way, and never computed once for two
+# More at once than it lets in would be refused, rightly, and measure nothing.
+_MOST_TILES_AT_ONCE = 512
+REQUESTS_BEFORE_WEIGHING = 1000
 _UNCACHED = ("Cache-Control: no-cache",)
+_LONE_RUNS = 30
+_NO_LITSERVE = "litserve is not installed; pip install 'landmoe[bench]'"
 
-Json = dict[str, Any]
+Cache = str  # "bypassed", "hit", or "none" where a server has none
 
 
 def run(
@@ -45,8 +46,10 @@ def run(
     rounds: int,
     seconds: float,
     connections: Sequence[int] = CONNECTIONS,
-    tiles: int = 1,
-) -> Json:
+    files: int = FILES,
+    weigh_after: int = REQUESTS_BEFORE_WEIGHING,
+    partial: Path | None = None,
+) -> dict[str, Any]:
     """Measures.
 
     Args:
@@ -54,127 +57,142 @@ def run(
         rounds: of all measurements.
         seconds: each measurement of a round takes.
         connections: closed loops at once, one row each.
-        tiles: in a request.
+        files: different tiles; with `connections`, it bounds how many tiles a request can have.
+        weigh_after: requests, after which a serving process's memory is taken.
+        partial: see `interleave`.
 
     Returns:
-        JSON-ready: `engine` (tiles/s and p50 at batch 1), and in `rows` for each number of connections, with
-        and without cache: requests/s, tiles/s, p50, p99, share of the engine alone, the client's CPU share.
+        A record (measurement.py). Rows of a `server`, `connections`, `tiles` (a request) and `cache` have
+        `requests_per_s`, `tiles_per_s`, `p50_ms`, `p99_ms`, `client_cpu_share`, and of the same round
+        `share_of_engine`, `over_engine_ms` (p50, at one connection), `times_plain` (against plain FastAPI)
+        and for hits `share_of_empty`. The row `engine alone` has `tiles_per_s`, and `p50_ms` of a lone tile.
+        Rows of a `server` and `after_requests` have `rss_mb` and `processes`.
 
     Raises:
-        LoadError: the service does not start, or answered otherwise than it should.
+        LoadError: a server does not start, or answered otherwise than it should.
         BundleError, EngineError: the engine cannot be made.
     """
     engine = make_engine(settings)
-    files = [sample.make(seed) for seed in range(_FILES)]
-    loads = {
-        False: shots("/embed", files, tiles=tiles, headers=_UNCACHED),
-        True: shots("/embed", files, tiles=tiles),
-    }
-    alone: list[Json] = []
-    rows: dict[tuple[int, bool], list[Json]] = {(n, c): [] for c in (False, True) for n in connections}
-    with _service(settings) as url:
-        # Warms up, and fills the cache.
-        _load(url, loads[True], 8, lambda account: account.sent >= len(loads[True]))
-        for number in range(rounds):
-            alone.append({"tiles_per_s": _saturated(engine, seconds), "p50_ms": _lone_ms(engine)})
-            for (count, cached), row in rows.items():
-                account = _load(url, loads[cached], count, for_seconds(seconds))
-                summary = account.summary()
-                summary["share_of_engine"] = account.tiles_per_s / alone[-1]["tiles_per_s"]
-                row.append(summary)
-            log.info("round done", round=number + 1, of=rounds)
-    return {
-        "cpus": cpu.available(),
-        "tiles_per_request": tiles,
-        "rounds": rounds,
-        "engine": _medians(alone),
-        "rows": [{"connections": n, "cached": c, **_medians(row)} for (n, c), row in rows.items()],
-    }
+    encoder = engine.bundle.encoder_path("fp32")
+    contents = [sample.make(seed) for seed in range(files)]
+    many = min(MANY_TILES, files)
+    absent = {}
+    with ExitStack() as stack:
+        ours = stack.enter_context(processes.landmoe(settings))
+        servers = {
+            LANDMOE: ours,
+            PLAIN: stack.enter_context(processes.plain(encoder)),
+            EMPTY: stack.enter_context(processes.empty()),
+        }
+        if importlib.util.find_spec("litserve") is None:
+            absent[LITSERVE] = _NO_LITSERVE
+        else:
+            servers[LITSERVE] = stack.enter_context(processes.litserve(encoder, cpu.available()))
+        measurements: dict[Of, Measure] = {ENGINE: lambda: _engine(engine, seconds)}
+
+        def add(name: str, cache: Cache, tiles: int, requests: list[Shot], *, apart: bool = False) -> None:
+            for count in connections:
+                if count * tiles <= max(_MOST_TILES_AT_ONCE, tiles):
+                    what = of(server=name, connections=count, tiles=tiles, cache=cache)
+                    measurements[what] = _load_of(servers[name], requests, count, seconds, apart=apart)
+
+        raw, raw_uncached = shots("/embed", contents), shots("/embed", contents, headers=_UNCACHED)
+        forms, forms_uncached = (
+            shots("/embed", contents, tiles=many, headers=headers) for headers in ((), _UNCACHED)
+        )
+        add(LANDMOE, "bypassed", 1, raw_uncached)
+        add(PLAIN, "none", 1, raw)
+        if LITSERVE in servers:
+            add(LITSERVE, "none", 1, shots("/embed", contents, form=True))
+        add(LANDMOE, "bypassed", many, forms_uncached)
+        add(PLAIN, "none", many, forms)
+        add(LANDMOE, "hit", 1, raw, apart=True)
+        add(EMPTY, "none", 1, raw, apart=True)
+        add(LANDMOE, "hit", many, forms)
+        load(ours.url, raw, 8, lambda account: account.sent >= len(raw))  # fills the cache
+        asked = {
+            "bundle": engine.bundle.name,
+            "precision": engine.precision,
+            "provider": engine.provider,
+            "cpus": cpu.available(),
+            "workers": settings.workers,
+            "seconds": seconds,
+            "connections": list(connections),
+            "body_bytes": len(contents[0]),
+        }
+        done = interleave(measurements, rounds, settings=asked, partial=partial)
+        memory = {
+            of(server=name, after_requests="its load"): _weigh(servers[name])
+            for name in (PLAIN, LITSERVE)
+            if name in servers
+        }
+    with processes.landmoe(settings, cache_mb=0) as server:
+        load(server.url, raw_uncached, 8, lambda account: account.sent >= weigh_after)
+        memory[of(server=LANDMOE, after_requests=weigh_after)] = _weigh(server)
+    for each in done:
+        _compare(each)
+    return Record("service", asked, [*done[:-1], done[-1] | memory], absent).to_json()
 
 
-def _load(url: str, requests: Sequence[Shot], connections: int, until: Callable[[Account], bool]) -> Account:
+def load(url: str, requests: Sequence[Shot], connections: int, until: Callable[[Account], bool]) -> Account:
+    """A closed loop in which every request has to succeed.
+
+    Raises:
+        LoadError: one did not.
+    """
     account = asyncio.run(closed_loop(url, requests, connections=connections, until=until))
     if not account.answered or account.answered != account.sent:
-        raise LoadError(f"the service did not answer every request: {account.summary()}")
+        raise LoadError(f"{url} did not answer every request: {account.summary()}")
     return account
 
 
-def _saturated(engine: Engine, seconds: float) -> float:
-    """Tiles/s of as many threads as the engine takes, each with batches of the size it likes best."""
-    dn, metadata = _batch(engine, engine.batch_size)
-    end = time.perf_counter() + seconds
-
-    def work() -> int:
-        count = 0
-        while time.perf_counter() < end:
-            engine.run(dn, metadata, ("mean",))
-            count += len(dn)
-        return count
-
-    start = time.perf_counter()
-    with ThreadPoolExecutor(engine.concurrency) as threads:
-        counts = [future.result() for future in [threads.submit(work) for _ in range(engine.concurrency)]]
-    return sum(counts) / (time.perf_counter() - start)
+def figures_of(account: Account) -> Figures:
+    """What a row of a load holds."""
+    summary = account.summary()
+    names = ("requests_per_s", "tiles_per_s", "p50_ms", "p99_ms", "client_cpu_share")
+    return {name: float(value) for name in names if isinstance(value := summary[name], int | float)}
 
 
-def _lone_ms(engine: Engine, runs: int = 30) -> float:
-    """Median milliseconds of a batch of one that has all threads."""
-    dn, metadata = _batch(engine, 1)
+def _load_of(
+    server: Server, requests: Sequence[Shot], connections: int, seconds: float, *, apart: bool
+) -> Measure:
+    def measure() -> Figures:
+        with processes.apart(server) if apart else nullcontext():
+            return figures_of(load(server.url, requests, connections, for_seconds(seconds)))
+
+    return measure
+
+
+def _engine(engine: Engine, seconds: float) -> Figures:
+    """Saturated, and the median of a batch of one that has all threads."""
+    rate = saturated(engine, seconds)
+    dn, metadata = contenders.batch(engine.bundle.config, 1)
     times = []
-    for _ in range(runs):
+    for _ in range(_LONE_RUNS):
         start = time.perf_counter()
         engine.run(dn, metadata, ("mean",), alone=True)
         times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+    return {"tiles_per_s": rate, "p50_ms": statistics.median(times) * 1000}
 
 
-def _batch(engine: Engine, size: int) -> tuple[np.ndarray, np.ndarray]:
-    config = engine.bundle.config
-    rng = np.random.default_rng(0)
-    shape = (size, config.in_channels, config.image_size, config.image_size)
-    dn = rng.integers(7_000, 20_000, shape, dtype=np.uint16)
-    return dn, rng.uniform(-1, 1, (size, 4, 2)).astype(np.float32)
+def _weigh(server: Server) -> Figures:
+    return {"rss_mb": server.rss_mb(), "processes": len(server.tree())}
 
 
-def _medians(rows: Sequence[Json]) -> Json:
-    """The median of every figure, and the spread of the tiles/s, of several rounds."""
-    figures = {
-        name: round(statistics.median(row[name] for row in rows), 3)
-        for name, value in rows[0].items()
-        if isinstance(value, int | float)
-    }
-    rates = [row["tiles_per_s"] for row in rows]
-    return figures | {"tiles_per_s_range": [round(min(rates), 2), round(max(rates), 2)]}
-
-
-@contextmanager
-def _service(settings: Settings) -> Iterator[str]:
-    """A service in a process of its own on a free port; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    given = settings.model_dump(exclude_defaults=True, mode="json")
-    environment = {PREFIX + name.upper(): str(value) for name, value in given.items()}
-    # A line for each request would be written to somebody who does not read it.
-    environment[PREFIX + "LOG_LEVEL"] = "warning"
-    process = subprocess.Popen(  # noqa: S603  # ourselves
-        [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", str(port)],
-        env={**os.environ, **environment},
-    )
-    try:
-        _wait_until_ready(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310  # our own http address
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise LoadError(f"the service at {url} did not become ready; exit status {process.poll()}")
+def _compare(each: Round) -> None:
+    """Adds a round's shares and ratios."""
+    alone = each[ENGINE]
+    for what, figures in each.items():
+        row = dict(what)
+        if "connections" not in row or row["server"] == EMPTY:
+            continue
+        figures["share_of_engine"] = figures["tiles_per_s"] / alone["tiles_per_s"]
+        if row["connections"] == row["tiles"] == 1 and row["cache"] != "hit":
+            figures["over_engine_ms"] = figures["p50_ms"] - alone["p50_ms"]
+        same = {"connections": row["connections"], "tiles": row["tiles"], "cache": "none"}
+        plain = each.get(of(server=PLAIN, **same))
+        if plain is not None:
+            figures["times_plain"] = figures["tiles_per_s"] / plain["tiles_per_s"]
+        empty = each.get(of(server=EMPTY, **same))
+        if row["cache"] == "hit" and empty is not None:
+            figures["share_of_empty"] = figures["requests_per_s"] / empty["requests_per_s"]

@@ -1,4 +1,4 @@
-"""A straightforward mixture of experts: route tokens, run each expert on its own, scatter the results back.
+"""The network as published: route tokens, run each expert on its own, scatter the results back.
 
 What the dense form in `model.layers.SharedSwiGLUExperts` replaces, kept to check and to measure it against.
 """

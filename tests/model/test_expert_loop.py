@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from model.config import ModelConfig
+from model.expert_loop import LoopedExperts, with_looped_experts
 from model.layers import NoisyTopKGate, SharedSwiGLUExperts
 from model.moe_mae import MoEMAE, pretraining_loss
-from training.bench import step_times
-from training.expert_loop import LoopedExperts, with_looped_experts
 
 CONFIG = ModelConfig(
     embed_dim=24, depth=3, first_hidden=12, last_hidden=6, num_heads=4, num_groups=2, dropout=0.0,
@@ -56,9 +55,3 @@ def test_a_whole_training_step_is_the_same() -> None:
     scale = max(float(g.abs().max()) for g in a.values() if g is not None)
     for name, gradient in a.items():
         torch.testing.assert_close(gradient, b[name], rtol=1e-3, atol=1e-5 * scale, msg=name)
-
-
-def test_bench_times_both_forms() -> None:
-    times = step_times(CONFIG, batch_size=2, steps=1, device=torch.device("cpu"))
-    assert times.dense > 0
-    assert times.speed_up == pytest.approx(times.looped / times.dense)

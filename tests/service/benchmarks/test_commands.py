@@ -1,0 +1,98 @@
+"""Every `bench` command with tiny settings: it runs, and writes a record of the documented schema."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from tests.records import read_record
+
+
+def _bench(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["bench", *arguments])
+
+
+def _rows(record: dict[str, Any], **what: object) -> list[dict[str, list[float]]]:
+    return [row["figures"] for row in record["rows"] if what.items() <= row["of"].items()]
+
+
+@pytest.mark.slow
+def test_engine(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    result = _bench("engine", "--quick", "--batch", "2", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    record = read_record(path, "engine")
+    [peak] = _rows(record, contender="matrix rate")
+    assert peak["fp32_gflops"][0] > 0
+    for contender in ("exact", "torch loop", "torch dense", "naive onnx"):
+        [figures] = _rows(record, contender=contender, batch=2)
+        assert figures["tiles_per_s"][0] > 0
+        flops = record["settings"]["mflop_per_tile"] * 1e6
+        share = figures["tiles_per_s"][0] * flops / (peak["fp32_gflops"][0] * 1e9)
+        assert figures["share_of_gemm"][0] == pytest.approx(share, rel=1e-3)
+    assert _rows(record, contender="torch loop", batch=2)[0]["times_loop"] == [1, 1, 1]
+    assert _rows(record, contender="exact", batch=0)
+    # The default bundle has one encoder: what it has not is named.
+    assert "fast" in record["absent"] or _rows(record, contender="fast")
+
+
+def test_engine_without_torch_says_what_is_absent_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "engine.json"
+    result = _bench("engine", "--quick", "--batch", "1", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    absent = read_record(path, "engine")["absent"]
+    for contender in ("torch loop", "torch dense", "naive onnx"):
+        assert "pip install 'landmoe[train]'" in absent[contender]
+        assert f"not measured: {contender}" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_service(tmp_path: Path) -> None:
+    path = tmp_path / "service.json"
+    result = _bench("service", "--quick", "--connections", "2", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    record = read_record(path, "service")
+    [alone] = _rows(record, server="engine alone")
+    for cache, tiles in (("bypassed", 1), ("hit", 1), ("bypassed", 16), ("hit", 16)):
+        [figures] = _rows(record, server="landmoe", cache=cache, tiles=tiles, connections=2)
+        assert figures["tiles_per_s"][0] == pytest.approx(tiles * figures["requests_per_s"][0], rel=1e-2)
+        share = figures["tiles_per_s"][0] / alone["tiles_per_s"][0]
+        assert figures["share_of_engine"][0] == pytest.approx(share, rel=1e-3)
+        assert "times_plain" in figures
+    [hit] = _rows(record, server="landmoe", cache="hit", tiles=1)
+    [empty] = _rows(record, server="empty route", tiles=1)
+    share = hit["requests_per_s"][0] / empty["requests_per_s"][0]
+    assert hit["share_of_empty"][0] == pytest.approx(share, rel=1e-3)
+    assert _rows(record, server="landmoe", after_requests=20)[0]["rss_mb"][0] > 10
+    assert _rows(record, server="plain FastAPI", tiles=1)
+    assert "litserve" in record["absent"].get("LitServe", "") or _rows(record, server="LitServe", tiles=1)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_growth(tmp_path: Path) -> None:
+    path = tmp_path / "growth.json"
+    result = _bench("growth", "--quick", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    record = read_record(path, "growth")
+    grown = {name for row in record["rows"] for name in row["of"]}
+    assert grown == {"engine_threads", "batch", "processes", "clients", "waiting", "scene"}
+    [scene] = _rows(record, scene=160)
+    assert scene["windows"] == [4, 4, 4]
+    assert scene["rss_mb"][0] >= scene["rss_before_mb"][0] > 10
+
+
+def test_a_setting_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANDMOE_ENGINE_THREADS", "none")
+    result = _bench("engine", "--quick")
+    assert result.exit_code == 1
+    assert "LANDMOE_ENGINE_THREADS" in result.output
