@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
 from service.batching import cpu, providers
+from service.batching.device_session import DeviceSession, bucket_sizes, open_session
 from service.batching.providers import Precision, Provider, ProviderError
 from service.settings import Settings
 
@@ -28,6 +29,8 @@ _CPU_BATCH_SIZE = 4
 _GPU_BATCH_SIZE = 64
 # One run gains nothing from more threads: its matrices are small.
 _MAX_ALONE_THREADS = 8
+
+_Session: TypeAlias = ort.InferenceSession | DeviceSession
 
 
 class EngineError(RuntimeError):
@@ -97,7 +100,7 @@ class OnnxEngine:
     """ONNX Runtime sessions of one encoder.
 
     On a CPU, one session of one thread runs in as many threads as there are CPUs, and one session of all of
-    them for a batch that is alone. On a GPU, batches are padded to a few fixed sizes.
+    them for a batch that is alone. On a GPU, batches are padded to a few fixed sizes (device_session.py).
 
     Args:
         bundle: whose encoder to run.
@@ -121,22 +124,20 @@ class OnnxEngine:
         max_batch_size: int | None = None,
     ) -> None:
         self.bundle = bundle
-        self.provider: str = provider
+        self.provider: Provider = provider
         self.precision = providers.numbers(bundle, precision, provider)
         self.threads = threads
         self.concurrency = threads if provider == "cpu" else 1
         self.batch_size = _CPU_BATCH_SIZE if provider == "cpu" else _GPU_BATCH_SIZE
-        self.buckets = () if provider == "cpu" else _buckets(max_batch_size or self.batch_size)
-        self._wanted: tuple[Provider, Precision] = (provider, precision)
+        self.buckets = () if provider == "cpu" else bucket_sizes(max_batch_size or self.batch_size)
         self._path = bundle.encoder_path(self.precision)
         # What was hashed is what runs: the sessions are made from these bytes, not from the path again.
         self._content = self._path.read_bytes()
         if hashlib.sha256(self._content).hexdigest() != bundle.encoder_digest(self.precision):
             raise BundleError(f"{self._path} has changed since the bundle was verified")
-        self._session, self._alone_session = self._make_sessions()
-        _check_signature(self._session, str(self._path))
         # Bundles that were exported before there was this output lack it.
-        self.gives_routing = ROUTING in {output.name for output in self._session.get_outputs()}
+        self.gives_routing = False
+        self._session, self._alone_session = self._make_sessions()
 
     def run(
         self,
@@ -149,34 +150,36 @@ class OnnxEngine:
         """Embeds a batch, see `Engine.run`."""
         session = self._alone_session if alone else self._session
         try:
-            if self.provider == "cuda":
-                values = _run_bound(session, *_pad(dn, metadata, self.buckets), outputs)
+            if isinstance(session, DeviceSession):
+                values = session.run(dn, metadata, outputs)
             else:
                 values = session.run(list(outputs), {"dn": dn, "metadata": metadata})
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {len(dn)} tiles: {_first_line(error)}") from error
-        return {name: value[: len(dn)] for name, value in zip(outputs, values, strict=True)}
+        return dict(zip(outputs, values, strict=True))
 
     def restart(self) -> None:
         """Makes new sessions; runs under way keep the ones they have."""
         self._session, self._alone_session = self._make_sessions()
-        warm_up(self, self.buckets[:1] or (1,))
+        warm_up(self, self.buckets[::-1] or (1,))
 
-    def _make_sessions(self) -> tuple[ort.InferenceSession, ort.InferenceSession]:
-        provider, precision = self._wanted
+    def _make_sessions(self) -> tuple[_Session, _Session]:
         try:
-            if provider == "cuda" or self.threads == 1:
-                session = providers.session(self._content, provider, precision, 1)
-                return session, session
-            threads = min(self.threads, _MAX_ALONE_THREADS)
-            return (
-                providers.session(self._content, provider, precision, 1),
-                providers.session(self._content, provider, precision, threads),
-            )
-        except ProviderError:
+            if self.provider == "cuda":
+                bound = open_session(lambda graphs: self._open(1, graphs), "cuda", self.buckets)
+                return bound, bound
+            one = self._open(1)
+            return one, one if self.threads == 1 else self._open(min(self.threads, _MAX_ALONE_THREADS))
+        except (ProviderError, EngineError):
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot use {self._path}: {_first_line(error)}") from error
+
+    def _open(self, threads: int, graphs: bool = False) -> ort.InferenceSession:
+        session = providers.session(self._content, self.provider, threads, graphs=graphs)
+        _check_signature(session, str(self._path))
+        self.gives_routing = ROUTING in {output.name for output in session.get_outputs()}
+        return session
 
 
 def make_engine(settings: Settings) -> OnnxEngine:
@@ -201,7 +204,8 @@ def make_engine(settings: Settings) -> OnnxEngine:
     except ProviderError as error:
         raise EngineError(str(error)) from error
     assert engine is not None  # noqa: S101  # the last candidate either worked or raised
-    warm_up(engine, engine.buckets or (1, settings.max_batch_size or engine.batch_size))
+    # On a GPU the largest first: the smaller ones then find memory that is there already.
+    warm_up(engine, engine.buckets[::-1] or (1, settings.max_batch_size or engine.batch_size))
     return engine
 
 
@@ -241,43 +245,6 @@ def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:
                     )
                 if not np.isfinite(value).all():
                     raise EngineError(f"the encoder's output {name} is not finite for a plain grey tile")
-
-
-def _buckets(largest: int) -> tuple[int, ...]:
-    """Batch sizes to pad to: powers of two, and the largest itself."""
-    powers = [2**n for n in range(largest.bit_length())]
-    return (*powers, largest) if powers[-1] < largest else tuple(powers)
-
-
-def _pad(
-    dn: NDArray[np.uint16], metadata: NDArray[np.float32], buckets: Sequence[int]
-) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Fills a batch up to the next of the fixed sizes by repeating its last tile."""
-    size = next((bucket for bucket in buckets if bucket >= len(dn)), len(dn))
-    if size == len(dn):
-        return dn, metadata
-    padding = [(0, size - len(dn))]
-    return (
-        np.pad(dn, [*padding, (0, 0), (0, 0), (0, 0)], mode="edge"),
-        np.pad(metadata, [*padding, (0, 0), (0, 0)], mode="edge"),
-    )
-
-
-def _run_bound(
-    session: ort.InferenceSession,
-    dn: NDArray[np.uint16],
-    metadata: NDArray[np.float32],
-    outputs: Sequence[str],
-) -> list[Any]:
-    """A run whose inputs go to the device and whose outputs come from it in one copy each."""
-    binding = session.io_binding()
-    binding.bind_cpu_input("dn", np.ascontiguousarray(dn))
-    binding.bind_cpu_input("metadata", np.ascontiguousarray(metadata))
-    for name in outputs:
-        binding.bind_output(name, "cuda")
-    session.run_with_iobinding(binding)
-    copied: list[Any] = binding.copy_outputs_to_cpu()
-    return copied
 
 
 def _check_signature(session: ort.InferenceSession, path: str) -> None:

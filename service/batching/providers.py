@@ -22,11 +22,9 @@ PREFERRED: dict[tuple[Precision, Provider], tuple[str, ...]] = {
     ("fast", "cpu"): ("int8",),
     ("fast", "cuda"): ("fp16",),
 }
-_CUDA_OPTIONS: dict[Precision, dict[str, Any]] = {
-    # TF32 keeps 10 bits of the mantissa: not what exact promises.
-    "exact": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
-    "fast": {"cudnn_conv_algo_search": "HEURISTIC"},
-}
+# TF32 keeps 10 bits of the mantissa: not what exact promises, and too few for what the fp16 encoder keeps in
+# fp32, the gates' logits above all.
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 class ProviderError(RuntimeError):
@@ -66,14 +64,16 @@ def numbers(bundle: Bundle, precision: Precision, provider: Provider) -> str:
     )
 
 
-def session(content: bytes, provider: Provider, precision: Precision, threads: int) -> ort.InferenceSession:
+def session(
+    content: bytes, provider: Provider, threads: int, *, graphs: bool = False
+) -> ort.InferenceSession:
     """A session that runs on this device and on no other.
 
     Args:
         content: of the ONNX file.
         provider: the device.
-        precision: what was asked for; decides whether CUDA may round to TF32.
         threads: that one run uses, its caller included.
+        graphs: whether CUDA records the launches of a run to replay them (device_session.py).
 
     Raises:
         ProviderError: ONNX Runtime cannot use the device.
@@ -89,7 +89,8 @@ def session(content: bytes, provider: Provider, precision: Precision, threads: i
     wanted: Sequence[Any]
     if provider == "cuda":
         ort.preload_dlls()  # CUDA's libraries as pip installs them, where they are not the system's
-        wanted = [(_ORT_NAMES["cuda"], _CUDA_OPTIONS[precision]), _ORT_NAMES["cpu"]]
+        cuda = _CUDA_OPTIONS | {"enable_cuda_graph": "1" if graphs else "0"}
+        wanted = [(_ORT_NAMES["cuda"], cuda), _ORT_NAMES["cpu"]]
     else:
         wanted = [_ORT_NAMES["cpu"]]
     made = ort.InferenceSession(content, options, providers=wanted)

@@ -12,7 +12,7 @@ import pytest
 
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
-from service.engine import OUTPUTS, EngineError, OnnxEngine, _buckets, _pad, make_engine, warm_up
+from service.engine import OUTPUTS, EngineError, OnnxEngine, make_engine, warm_up
 from service.formats import l2_normalized
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
@@ -126,16 +126,6 @@ def test_a_restarted_engine_gives_the_same(loaded: Bundle) -> None:
     before = engine.run(*batch(2), ("mean",))["mean"]
     engine.restart()
     assert np.array_equal(engine.run(*batch(2), ("mean",))["mean"], before)
-
-
-def test_padded_batches_have_few_sizes_and_keep_their_tiles() -> None:
-    assert _buckets(64) == (1, 2, 4, 8, 16, 32, 64)
-    assert _buckets(48) == (1, 2, 4, 8, 16, 32, 48)
-    dn, metadata = batch(5)
-    padded_dn, padded_metadata = _pad(dn, metadata, _buckets(48))
-    assert len(padded_dn) == len(padded_metadata) == 8
-    assert np.array_equal(padded_dn[:5], dn)
-    assert np.array_equal(padded_metadata[5:], metadata[[4, 4, 4]])
 
 
 def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
