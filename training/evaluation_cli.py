@@ -78,6 +78,20 @@ def probe(
         typer.echo(f"{bundle}: digest {written.digest}")
 
 
+def describe(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that gets them.")],
+    card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="evaluation.json of `evaluate`.")] = None,
+) -> None:
+    """Put a model card and the figures of an evaluation into a bundle; GET /model shows both."""
+    from training.commands import reported
+    from training.describe import describe as put
+
+    with reported():
+        written = put(bundle, card=card, evaluation=evaluation)
+        typer.echo(f"{bundle}: digest {written.digest}")
+
+
 def figures(
     source: CheckpointArgument,
     data: DataOption,

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from training.features import BAND_STATISTICS, ENCODER, PLACE_AND_TIME, UNTRAINED
+from training.findings import findings
 from training.metrics import MIN_POSITIVES
-from training.reconstruction import BASELINES
 
-SUMMARY_POOLINGS = ("mean", "patch_mean_std")  # the service's default, and the one with texture in it
 TITLES = {
     "micro_map": "micro mAP",
     "macro_map": "macro mAP",
@@ -65,32 +64,19 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _summary(result: Mapping[str, Any]) -> list[str]:
-    """The questions that a reader has first: better than guessing, and better than no training?"""
-    table = result["reconstruction"]["all"]["model_minus"]
+    found = findings(result)
     lines = ["## In short", ""]
-    for baseline in BASELINES:
-        better = [b for b, e in table[baseline].items() if e["high"] is not None and e["high"] < 0]
+    for baseline, bands in found["reconstruction"]["better_than"].items():
         lines.append(
             f"- Masked patches are reconstructed better than by {baseline}, beyond the interval, in: "
-            f"{', '.join(better) or 'nothing'}."
+            f"{', '.join(bands) or 'nothing'}."
         )
-    measures: list[tuple[str, Sequence[Mapping[str, Any]], str, str]] = []
-    for name, part in result.get("land_cover", {}).items():
-        measures.append((f"land-cover R² (mean), {name}", part["rows"], "ridge", "mean"))
-    for name, task in result["tasks"].items():
-        score = "micro_map" if task["kind"] == "multi-label" else "accuracy"
-        measures.append((f"{name} {TITLES[score]}, tuned", task["probes"], "tuned", score))
-        measures.append((f"{name} {TITLES[score]}, published", task["probes"], "published", score))
-        measures.append((f"{name} retrieval mAP", task["retrieval"]["rows"], "raw", "map"))
-    rows = []
-    for title, found, protocol, score in measures:
-        for r in found:
-            if (r["features"], r["metadata"], r["protocol"]) != (ENCODER, "on", protocol):
-                continue
-            if r["pooling"] in SUMMARY_POOLINGS:
-                minus = [difference(r["minus"][b][score], 3) for b in (UNTRAINED, BAND_STATISTICS)]
-                rows.append([title, r["pooling"], interval(r["scores"][score], 3), *minus])
-    header = ["measure", "pooling", "encoder", f"minus {UNTRAINED}", f"minus {BAND_STATISTICS}"]
+    baselines = [f"minus {b}" for b in (UNTRAINED, BAND_STATISTICS)]
+    rows = [
+        [m["measure"], m["pooling"], interval(m["encoder"], 3), *(difference(m[b], 3) for b in baselines)]
+        for m in found["measures"]
+    ]
+    header = ["measure", "pooling", "encoder", *baselines]
     return [*lines, "", *table_of(header, rows)] if rows else [*lines, ""]
 
 

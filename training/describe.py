@@ -1,0 +1,57 @@
+"""Put a model card and the result of an evaluation into a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model import bundle as bundles
+from model import manifest
+from model.bundle import Bundle, BundleError
+from training.findings import findings
+
+
+def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = None) -> Bundle:
+    """Write the bundle anew with them; its weights and probes stay as they are.
+
+    Args:
+        path: the bundle.
+        card: Markdown, in place of the bundle's card.
+        evaluation: `evaluation.json` of `landmoe-train evaluate`; its findings become metrics.
+
+    Raises:
+        BundleError: no bundle there, the evaluation is of another network, or not an evaluation.
+        OSError: a file cannot be read.
+    """
+    old = bundles.load(path)
+    metrics = old.metrics if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)}
+    kept: dict[str, bytes | Path] = {name: old.path / name for name in old.files if name != manifest.CARD}
+    return bundles.write(
+        path,
+        name=old.name,
+        version=old.version,
+        trained=old.trained,
+        config=old.config,
+        preprocessing=old.preprocessing,
+        training=old.training,
+        metrics=metrics,
+        parity=old.parity,
+        card=old.card if card is None else card.read_text(encoding="utf-8"),
+        files=kept,
+    )
+
+
+def _read(path: Path, bundle: Bundle) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found = result["checkpoint"]["config"], result["checkpoint"]["info"].get("step")
+        summary = findings(result)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: not the evaluation.json that `evaluate` writes ({error!r})") from error
+    if found != (bundle.config.to_dict(), bundle.training.get("step")):
+        raise BundleError(
+            f"{path} is of another network than {bundle.path}: step {found[1]}, "
+            f"expected {bundle.training.get('step')} and the same configuration"
+        )
+    return summary
