@@ -88,22 +88,28 @@ def create_app(
         app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
         metrics.QUEUE_SIZE.set(settings.queue_size)
         metrics.set_model(running.bundle, running.precision, running.provider)
-        await pipeline.warm_up()
-        await batcher.start()
-        await store.start()
         vital_signs = VitalSigns(lambda: batcher.healthy)
-        vital_signs.start()
-        bundle = running.bundle
-        log.info(
-            "ready", model=bundle.name, version=bundle.version, digest=bundle.digest, trained=bundle.trained
-        )
         try:
+            await pipeline.warm_up()
+            await batcher.start()
+            await store.start()
+            vital_signs.start()
+            bundle = running.bundle
+            log.info(
+                "ready",
+                model=bundle.name,
+                version=bundle.version,
+                digest=bundle.digest,
+                trained=bundle.trained,
+            )
             yield
-        finally:
-            await batcher.drain()
+        finally:  # also of a start that failed half-way, or was cancelled
             vital_signs.stop()
-            pipeline.close()
-            await store.close()
+            try:
+                await batcher.drain()
+            finally:
+                pipeline.close()
+                await store.close()
 
     app = FastAPI(
         title="landmoe",

@@ -155,12 +155,14 @@ class Batcher:
         self.leaving = True
 
     async def drain(self) -> None:
-        """Takes no more tiles, finishes those waiting, and lets the workers go."""
+        """Takes no more tiles, finishes those waiting, and ends the workers, also when it is cancelled."""
         self.leaving = self._draining = True
         self._wake.set()
-        if self._feeder is not None:
-            await self._feeder
-        self._pool.stop()
+        try:
+            if self._feeder is not None:
+                await self._feeder
+        finally:
+            await self._pool.stop()
 
     @property
     def _fed(self) -> bool:

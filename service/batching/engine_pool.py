@@ -19,6 +19,7 @@ T = TypeVar("T")
 # Pauses between attempts to restart a worker: none before the first, then doubling.
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
+_END_S = 1.0  # for idle workers to end, which takes a moment; one that hangs is left behind
 # Failures in a row, with no worker left, after which nothing should wait for the engine ...
 _BROKEN_AFTER = 3
 # ... and after which only a new process may help.
@@ -95,12 +96,17 @@ class EnginePool:
         self._idle.append(worker)
         return result
 
-    def stop(self) -> None:
-        """Lets the workers go."""
+    async def stop(self) -> None:
+        """Ends the workers; does not wait long for those that are busy."""
         for task in self._restarting:
             task.cancel()
         for worker in self._workers:
             worker.stop()
+        until = asyncio.get_running_loop().time() + _END_S
+        while not all(worker.ended for worker in self._workers):
+            if asyncio.get_running_loop().time() > until:
+                return
+            await asyncio.sleep(0.001)
 
     async def _restart(self, worker: EngineWorker) -> None:
         restarted = False

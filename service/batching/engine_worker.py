@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
+
+_LAST_WAIT_S = 5.0  # for a batch under way when Python exits; a hung one does not keep the process
+
+
+class _Thread(threading.Thread):
+    """Works until it finds None among its jobs."""
+
+    def __init__(self, name: str) -> None:
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        super().__init__(target=_work, args=(self.jobs,), name=name, daemon=True)
+
+
+_threads: WeakSet[_Thread] = WeakSet()
 
 
 class WorkerDiedError(RuntimeError):
@@ -27,6 +43,7 @@ class EngineWorker:
     """A thread that does one thing at a time.
 
     Not an executor's thread, for Python waits for those before it exits: a hung one would hang the exit too.
+    For these it waits a moment, since one that comes back from C++ when Python has ended aborts the process.
 
     Args:
         name: of the thread.
@@ -46,7 +63,7 @@ class EngineWorker:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(function, future, loop))
+        self._thread.jobs.put(_Job(function, future, loop))
         async with asyncio.timeout(timeout_s):
             return await future
 
@@ -57,11 +74,17 @@ class EngineWorker:
 
     def stop(self) -> None:
         """Lets the thread end after its work."""
-        self._jobs.put(None)
+        self._thread.jobs.put(None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has ended."""
+        return not self._thread.is_alive()
 
     def _start(self) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
+        self._thread = _Thread(self._name)
+        _threads.add(self._thread)
+        self._thread.start()
 
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
@@ -92,3 +115,14 @@ def _deliver(job: _Job, result: object, error: Exception | None) -> None:
         job.loop.call_soon_threadsafe(deliver)
     except RuntimeError:  # the loop is closed: the service has ended without waiting
         return
+
+
+@atexit.register
+def _end_all() -> None:
+    """Also where nobody stopped them, as after an error or a second Ctrl-C."""
+    until = time.monotonic() + _LAST_WAIT_S
+    threads = list(_threads)
+    for thread in threads:
+        thread.jobs.put(None)
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
