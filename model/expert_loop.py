@@ -33,7 +33,7 @@ class LoopedExperts(nn.Module):
             mine = tokens[chosen]
             hidden = F.silu(F.linear(mine, weight, bias)) * fused.V(mine)
             result = fused.dropout(fused.W2(hidden)) * weights[chosen, e : e + 1]
-            out = out.index_add(0, chosen, result.to(out.dtype))
+            out.index_add_(0, chosen, result.to(out.dtype))
         return out.view_as(x)
 
 
