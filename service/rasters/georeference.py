@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
@@ -39,18 +38,18 @@ class Georeference:
     def center(self, window: PixelWindow) -> tuple[float, float] | None:
         """(lat, lon) of the window's centre in WGS 84 degrees; None where the CRS does not reach."""
         row, col, height, width = window
-        lons, lats = self._to_wgs84([col + width / 2], [row + height / 2])
-        return (float(lats[0]), float(lons[0])) if _on_earth(lons, lats) else None
+        positions = self._to_wgs84([(col + width / 2, row + height / 2)])
+        return None if positions is None else positions[0][::-1]
 
     def gsd_m(self, window: PixelWindow) -> float | None:
         """Side of a square of a pixel's area at the window's centre, metres on the ellipsoid."""
         row, col, height, width = window
         x, y = col + width / 2, row + height / 2
-        lons, lats = self._to_wgs84([x - 0.5, x + 0.5, x, x], [y, y, y - 0.5, y + 0.5])
-        if not _on_earth(lons, lats):
+        ends = self._to_wgs84([(x - 0.5, y), (x + 0.5, y), (x, y - 0.5), (x, y + 0.5)])
+        if ends is None:
             return None
-        _, _, sides = _GEOD.inv(lons[[0, 2]], lats[[0, 2]], lons[[1, 3]], lats[[1, 3]])
-        return math.sqrt(float(sides[0]) * float(sides[1]))
+        west, east, north, south = ends
+        return math.sqrt(_GEOD.inv(*west, *east)[2] * _GEOD.inv(*north, *south)[2])
 
     def distance_m(self, window: PixelWindow, lat: float, lon: float) -> float | None:
         """From the window's centre to a place, metres along the ellipsoid."""
@@ -66,12 +65,11 @@ class Georeference:
         """
         row, col, height, width = window
         # Lower left, lower right, upper right, upper left.
-        lons, lats = self._to_wgs84(
-            [col, col + width, col + width, col], [row + height, row + height, row, row]
-        )
-        if not _on_earth(lons, lats):
+        right, low = col + width, row + height
+        ring = self._to_wgs84([(col, low), (right, low), (right, row), (col, row)])
+        if ring is None:
             return None
-        ring = [(float(lon), float(lat)) for lon, lat in zip(lons, lats, strict=True)]
+        lons = [lon for lon, _ in ring]
         if max(lons) - min(lons) <= 180:
             return {"type": "Polygon", "coordinates": [_closed(ring)]}
         east = [(lon + 360 if lon < 0 else lon, lat) for lon, lat in ring]  # continuous, around 180
@@ -81,18 +79,33 @@ class Georeference:
             return {"type": "Polygon", "coordinates": [_closed(parts[0])]}
         return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]} if parts else None
 
-    def _to_wgs84(
-        self, cols: list[float], rows: list[float]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Longitudes in [-180, 180] and latitudes of pixel positions; inf where the CRS does not reach."""
+    def _to_wgs84(self, pixels: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
+        """(lon, lat) in [-180, 180] and [-90, 90] of (col, row); None if the CRS does not reach one of them.
+
+        Points one by one: for the few that a window has, numpy's calls take longer than the projection.
+        """
         a, b, c, d, e, f = self.transform
-        col, row = np.array(cols), np.array(rows)
+        positions = []
         try:
-            lons, lats = _transformer(self.wkt).transform(a * col + b * row + c, d * col + e * row + f)
+            transform = _transformer(self.wkt).transform
+            for col, row in pixels:
+                lon, lat = transform(a * col + b * row + c, d * col + e * row + f)
+                if not (math.isfinite(lon) and abs(lat) <= 90):
+                    return None
+                if abs(lon) > 180:  # files in degrees from 0 to 360
+                    lon = (lon + 180) % 360 - 180
+                positions.append((lon, lat))
         except ProjError:
-            lons = lats = np.full(len(cols), np.inf)
-        beyond = np.isfinite(lons) & (np.abs(lons) > 180)  # files in degrees from 0 to 360
-        return np.where(beyond, (np.where(beyond, lons, 0.0) + 180) % 360 - 180, lons), lats
+            return None
+        return positions
+
+
+def placed(crs: str, wkt: str, transform: Affine) -> Georeference | None:
+    """A georeference; None where the transform has values that are no numbers, or maps pixels onto a line."""
+    a, b, _, d, e, _ = transform
+    if not all(map(math.isfinite, transform)) or a * e == b * d:
+        return None
+    return Georeference(crs, wkt, transform)
 
 
 def _transformer(wkt: str) -> Transformer:
@@ -106,10 +119,6 @@ def _transformer(wkt: str) -> Transformer:
     if len(known) > _MAX_CACHED:
         known.popitem(last=False)
     return transformer
-
-
-def _on_earth(lons: npt.NDArray[np.float64], lats: npt.NDArray[np.float64]) -> bool:
-    return bool(np.all(np.isfinite(lons) & np.isfinite(lats) & (np.abs(lats) <= 90)))
 
 
 def _clip(ring: list[tuple[float, float]], meridian: float, *, keep_below: bool) -> list[tuple[float, float]]:

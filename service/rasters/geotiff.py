@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,12 @@ import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
-from service.rasters.georeference import Affine, Georeference
+from service.rasters import known_places, plain_geotiff, plain_tiff
+from service.rasters.georeference import Affine, Georeference, placed
+from service.rasters.plain_tiff import PlainTiff
+from service.rasters.raster_header import GeotiffError as GeotiffError
+from service.rasters.raster_header import Header as Header
+from service.rasters.raster_header import Limits as Limits
 from service.rasters.tiff_header import MAGIC, with_readable_metadata
 
 # GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
@@ -40,84 +44,10 @@ _GDAL_OPTIONS = {
 }
 # MB, of the whole process: scenes are read block by block, each once. GDAL would take 5 % of the memory.
 os.environ.setdefault("GDAL_CACHEMAX", "64")
+_LIMITS = Limits()
 _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
 _MAX_TEXT = 200  # characters of GDAL's own words in a message
-
-
-class GeotiffError(Exception):
-    """Bytes that cannot be read as a GeoTIFF.
-
-    Attributes:
-        code: `not-a-tiff`, `unreadable-tiff`, `unsupported-pixel-type` or `too-large`.
-        message: what came and what was expected.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a header may announce; checked before any pixel is read."""
-
-    max_pixels: int = 64_000_000  # width * height: a scene of 8,000 x 8,000
-    max_bands: int = 64
-    max_decoded_bytes: int = (
-        1 << 30
-    )  # of all bands, and of the largest strip or tile: what a bomb may unpack to
-    max_strip_bytes: int = 1 << 28  # of the rows of a scene that are read at once
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of its pixels.
-
-    `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
-    `nodata` is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
-    """
-
-    count: int
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    descriptions: tuple[str | None, ...]
-    tag_datetime: str | None
-    place: Georeference | None
-
-    @property
-    def crs(self) -> str | None:
-        """`EPSG:32633`, WKT where there is no code, None where there is no place."""
-        return self.place.crs if self.place else None
-
-    @property
-    def transform(self) -> Affine | None:
-        """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, in the units of the CRS."""
-        return self.place.transform if self.place else None
-
-    @cached_property
-    def center(self) -> tuple[float, float] | None:
-        """(lat, lon) of the centre of the whole file, WGS 84 degrees."""
-        return self.place.center(self.whole) if self.place else None
-
-    @cached_property
-    def gsd_m(self) -> float | None:
-        """Size of a pixel on the ground at the file's centre, metres."""
-        return self.place.gsd_m(self.whole) if self.place else None
-
-    @property
-    def whole(self) -> tuple[int, int, int, int]:
-        """The window (row_off, col_off, height, width) of the whole file."""
-        return (0, 0, self.height, self.width)
-
-    def footprint(self, window: tuple[int, int, int, int] | None = None) -> dict[str, Any] | None:
-        """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width) or of the whole file."""
-        return self.place.footprint(window or self.whole) if self.place else None
 
 
 @dataclass(frozen=True)
@@ -134,24 +64,44 @@ Content = bytes | memoryview | Path
 class Reader:
     """An open GeoTIFF whose pixels are read in parts. One thread may use it at a time.
 
+    A plain file in memory that is wanted as a whole is read here and now; GDAL is asked for every other one,
+    and for the errors of all.
+
     Args:
         content: the file.
         limits: checked from the header.
         whole: whether all pixels will be in memory at once.
 
+    Attributes:
+        header: what the file says of itself.
+        block_rows, block_cols: size of the blocks that are best read at once.
+        plain: whether GDAL was not asked.
+
     Raises:
         GeotiffError: as `read`.
     """
 
-    def __init__(self, content: Content, limits: Limits = Limits(), *, whole: bool = False) -> None:
+    def __init__(self, content: Content, limits: Limits = _LIMITS, *, whole: bool = False) -> None:
         self._open = ExitStack()
         magic, self._size = _beginning(content)
+        if magic[:4] not in MAGIC:
+            came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
+            raise GeotiffError(
+                "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
+            )
+        tiff = None
+        self._pixels: npt.NDArray[Any] | None = None
+        if whole and not isinstance(content, Path) and (tiff := plain_tiff.parse(content, limits)):
+            found = plain_geotiff.read(content, tiff)
+            if found is not None:
+                self.header, self._pixels = found
+                self.block_rows, self.block_cols = self.header.height, self.header.width
+        self.plain = self._pixels is not None
+        if not self.plain:
+            self._open_dataset(content, limits, tiff, whole=whole)
+
+    def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:
         with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
-            if magic[:4] not in MAGIC:
-                came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
-                raise GeotiffError(
-                    "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
-                )
             try:
                 if isinstance(content, Path):
                     dataset = rasterio.open(content, driver="GTiff", sharing=False)
@@ -163,6 +113,8 @@ class Reader:
                 _check_header(dataset, limits, whole=whole)
                 self.header = _header(dataset)
                 self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
+                if tiff is not None:
+                    known_places.learn(tiff, _crs(dataset), _affine(dataset))
             except BaseException:
                 self._open.close()
                 raise
@@ -177,12 +129,15 @@ class Reader:
         Raises:
             GeotiffError: they are damaged.
         """
+        row, col, height, width = window or self.header.whole
+        if self._pixels is not None:
+            chosen = slice(None) if bands is None else [band - 1 for band in bands]
+            return np.array(self._pixels[chosen, row : row + height, col : col + width])
         indexes = None if bands is None else list(bands)
         with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
             if window is None or window == self.header.whole:
                 whole: npt.NDArray[Any] = self._dataset.read(indexes)
                 return whole
-            row, col, height, width = window
             part: npt.NDArray[Any] = self._dataset.read(
                 indexes, window=rasterio.windows.Window(col, row, width, height)
             )
@@ -199,7 +154,7 @@ class Reader:
         self.close()
 
 
-def read(data: Content, *, limits: Limits = Limits()) -> Raster:
+def read(data: Content, *, limits: Limits = _LIMITS) -> Raster:
     """Decode a GeoTIFF. Safe to call from several threads at once.
 
     Args:
@@ -292,14 +247,23 @@ def _tag(dataset: DatasetReader, name: str) -> str | None:
 
 def _place(dataset: DatasetReader) -> Georeference | None:
     """None without a CRS or a transform; ground control points and RPCs are not resolved."""
+    crs = _crs(dataset)
+    if crs is None or dataset.transform.is_identity:
+        return None
+    return placed(*crs, _affine(dataset))
+
+
+def _crs(dataset: DatasetReader) -> tuple[str, str] | None:
+    """Name and WKT, if there is one."""
+    if not dataset.crs:
+        return None
+    wkt = str(dataset.crs.to_wkt())
+    return _crs_name(wkt), wkt
+
+
+def _affine(dataset: DatasetReader) -> Affine:
     transform = dataset.transform
-    if not dataset.crs or transform.is_identity:
-        return None
-    values: Affine = (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
-    if not all(map(math.isfinite, values)) or values[0] * values[4] == values[1] * values[3]:
-        return None
-    wkt = dataset.crs.to_wkt()
-    return Georeference(_crs_name(wkt), wkt, values)
+    return (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
 
 
 @lru_cache(maxsize=256)
