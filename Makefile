@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve install test check format docs lock clean
+.PHONY: serve install test check format docs bench lock clean
 
 serve: .venv-serve/.ready
 	.venv-serve/bin/landmoe serve --host $(HOST) --port $(PORT)
@@ -43,6 +43,17 @@ format: install
 # What follows from the settings class: their tables in docs/, .env.example and docker/.
 docs: install
 	.venv/bin/python docs/generate.py
+
+# About a quarter of an hour on an idle machine. SET is a packed set, for the loader; without one it is left out.
+RECORDS := docs/benchmarks
+bench: install
+	.venv/bin/landmoe bench engine --json $(RECORDS)/engine.json
+	.venv/bin/landmoe bench decode --json $(RECORDS)/decode.json
+	.venv/bin/landmoe bench service --json $(RECORDS)/service.json
+	.venv/bin/landmoe bench growth --json $(RECORDS)/growth.json
+	.venv/bin/landmoe-train bench step --json $(RECORDS)/step.json
+	$(if $(SET),.venv/bin/landmoe-train bench loader $(SET) --json $(RECORDS)/loader.json)
+	.venv/bin/python docs/performance.py
 
 # Needs uv, and torch's CPU build in reach (UV_FIND_LINKS or UV_INDEX): the CUDA build would put its own
 # packages into the lock. No index host is written into the files, so they install from any mirror.
