@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem_of_status
+from service.http.one_write import OneWrite
 from service.json_text import dumps
 from service.telemetry import metrics
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 # Query parameters and headers of one request: ten times what browsers and proxies send.
 _MAX_HEADER_BYTES = 65_536
@@ -69,6 +74,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered with a problem object, too."""
         self._refuse(400, f"{msg} Expected HTTP/1.1")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Begins to answer a request."""
+        answer = OneWrite(self.transport, cycle)
+        cycle.transport = cast(asyncio.Transport, answer)
+        cycle.on_response = partial(self._answered, answer)
+        super()._start_asgi_task(cycle, app)
+
+    def _answered(self, answer: OneWrite) -> None:
+        answer.complete()
+        self.on_response_complete()
 
     def _expect_headers(self) -> None:
         self._in_headers, self._header_bytes = True, 0
