@@ -1,22 +1,18 @@
-"""Which requests are let in: a bounded number of tiles at a time; and when the refused should return."""
+"""Which requests are let in: a bounded number of tiles at a time."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
+from service.batching.returns import Returns
 from service.errors import OverloadedError
 
 # How much of what was measured before still counts after a batch: a change of load shows within ten batches.
 _MEMORY = 0.9
 _FIRST_GUESS_TILES_PER_S = 100  # until a batch was measured: what two ordinary cores give
-_MAX_RETRY_AFTER_S = 60
-# How long the line of the refused may be, in full queues. If they do not return, others wait in vain behind
-# them: so not without end.
-_MAX_LINE = 4
 # A request that must wait for longer than this share of the time it has would likely not be answered in it;
 # what the engine does for it is then lost.
 _LONGEST_WAIT = 0.5
@@ -70,7 +66,7 @@ class Gate:
         self._seconds = 0.0
         self._last_done = 0.0
         self._busy = False
-        self._line_until = 0.0
+        self._returns = Returns()
 
     @property
     def inside(self) -> int:
@@ -104,7 +100,7 @@ class Gate:
         if inside and inside + tiles > capacity:
             raise OverloadedError(
                 f"{tiles} tiles came, {inside} are waiting and at most {capacity} may wait",
-                self._retry_after_s(inside + tiles - capacity, tiles),
+                self._returns.promise(tiles, inside, capacity, self.tiles_per_s),
             )
 
     def measure(self, tiles: int, elapsed_s: float) -> None:
@@ -114,15 +110,3 @@ class Gate:
         self._tiles = self._tiles * _MEMORY + tiles
         self._seconds = self._seconds * _MEMORY + (now - self._last_done if self._busy else elapsed_s)
         self._last_done, self._busy = now, self.inside > 0
-
-    def _retry_after_s(self, excess: int, tiles: int) -> int:
-        """Whole seconds until there should be room.
-
-        Everyone who is refused at one moment must not be sent away to one and the same moment: only the first
-        would find room. So the refused stand in a line, and each is told when its turn is.
-        """
-        now, rate = time.monotonic(), self.tiles_per_s
-        room_at = now + excess / rate
-        turn_at = min(max(room_at, self._line_until), room_at + _MAX_LINE * self.capacity / rate)
-        self._line_until = turn_at + tiles / rate
-        return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(turn_at - now)))

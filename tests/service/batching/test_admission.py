@@ -60,14 +60,6 @@ def test_a_slow_engine_is_not_given_more_than_it_can_answer_in_time() -> None:
     assert measured(Gate(1000, 30, lambda: 100), 500).capacity == 1000
 
 
-def test_the_refused_are_told_to_return_one_after_the_other() -> None:
-    gate = measured(Gate(20, 30, lambda: 20), 10)
-    told = [refused_s(gate, 10) for _ in range(6)]
-    assert told == [1, 2, 3, 4, 5, 6]
-    many = [refused_s(gate, 10) for _ in range(50)]
-    assert max(many) == 9  # the line is four full queues long: 8 s, after the second that the first must wait
-
-
 @given(
     st.lists(st.integers(1, 12), min_size=1, max_size=8),
     st.integers(1, 7),
