@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Up to this length an axis is resampled by a matrix, which is fastest and kept: 330 kB. Longer ones' would be
+# mostly zeros, and gigabytes of them where a raster is one row.
+_MAX_MATRIX_LENGTH = 1024
 
 
 def resize(
@@ -27,6 +34,25 @@ def resize(
         uint16 (bands, size, size) and bool (size, size). An output pixel touched by an invalid one is invalid
         and 0 in every band.
     """
+    if max(valid.shape) <= _MAX_MATRIX_LENGTH:
+        return _by_matrices(dn, valid, size)
+    # The longer axis first: the other order would blow up a raster of one row before it shrinks.
+    values: npt.NDArray[Any] = dn
+    bad = ~valid[None]
+    for axis in (1, 2) if valid.shape[0] >= valid.shape[1] else (2, 1):
+        parts, bad_parts = [], []
+        for at, weights in _shares(values.shape[axis], size):
+            parts.append(np.moveaxis(values, axis, -1)[..., at] @ weights)
+            bad_parts.append(np.moveaxis(bad, axis, -1)[..., at].any(-1))
+        values, bad = np.stack(parts, axis), np.stack(bad_parts, axis)
+    small = np.rint(values).astype(np.uint16)
+    small[:, bad[0]] = 0
+    return small, ~bad[0]
+
+
+def _by_matrices(
+    dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], size: int
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
     height, width = valid.shape
     rows, cols = _weights(height, size), _weights(width, size)
     small = np.empty((len(dn), size, size), dtype=np.uint16)
@@ -40,7 +66,7 @@ def resize(
     return small, still_valid
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _weights(length: int, size: int) -> npt.NDArray[np.float64]:
     """(size, length): the share of each input pixel in each output pixel; rows sum to 1."""
     step = length / size  # input pixels per output pixel
@@ -53,3 +79,15 @@ def _weights(length: int, size: int) -> npt.NDArray[np.float64]:
     weights /= weights.sum(axis=1, keepdims=True)
     weights.setflags(write=False)
     return weights
+
+
+def _shares(length: int, size: int) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """The rows of `_weights`, each without its zeros: which input pixels, and their shares."""
+    step = length / size
+    reach = max(step, 1.0)
+    for centre in (np.arange(size) + 0.5) * step - 0.5:
+        near = np.arange(max(0, math.floor(centre - reach)), min(length, math.ceil(centre + reach) + 1))
+        weights = 1.0 - np.abs(near - centre) / reach
+        touched = weights >= 1e-9
+        near, weights = near[touched], weights[touched]
+        yield slice(int(near[0]), int(near[-1]) + 1), weights / weights.sum()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import resample
 from model.resample import resize
 from tests.rasters import dn_pixels
 
@@ -17,7 +20,19 @@ def all_valid(height, width):
 
 
 @pytest.mark.parametrize(
-    ("height", "width"), [(22, 22), (40, 40), (41, 45), (64, 64), (39, 200), (1, 3), (300, 17)]
+    ("height", "width"),
+    [
+        (22, 22),
+        (40, 40),
+        (41, 45),
+        (64, 64),
+        (39, 200),
+        (1, 3),
+        (300, 17),
+        (1025, 30),
+        (3, 2000),
+        (1100, 1300),
+    ],
 )
 def test_as_torch_does(height, width):
     dn = dn_pixels(height, width)
@@ -88,3 +103,39 @@ def test_values_stay_between_the_extremes_and_validity_follows_influence(height,
     changed[:, ~valid] = 65_535 - changed[:, ~valid]
     again, _ = resize(changed, valid, 40)
     np.testing.assert_array_equal(got, again)  # invalid values reach no output
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.floats(0, 0.02), st.integers(0, 2**32 - 1))
+def test_long_axes_are_resampled_as_short_ones(height, width, share, seed):
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(1, 60_000, (7, height, width)).astype(np.uint16)
+    valid = rng.random((height, width)) >= share
+    by_matrix, valid_by_matrix = resize(dn, valid, 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_MAX_MATRIX_LENGTH", 0)
+        got, still = resize(dn, valid, 40)
+    np.testing.assert_array_equal(still, valid_by_matrix)
+    assert np.abs(got.astype(int) - by_matrix).max() <= 1  # halves may be rounded the other way
+
+
+@pytest.mark.parametrize("shape", [(1, 1_000_000), (1_000_000, 1)])
+def test_a_raster_of_one_row_takes_little_memory(shape):
+    """Its matrix would have 320 MB."""
+    dn = np.full((1, *shape), 9_000, np.uint16)
+    tracemalloc.start()
+    try:
+        got, valid = resize(dn, all_valid(*shape), 40)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert valid.all()
+    assert (got == 9_000).all()
+    assert peak < 20_000_000
+
+
+def test_little_is_kept():
+    for length in range(900, 1100):
+        resize(np.ones((7, length, 1), np.uint16), all_valid(length, 1), 40)
+    kept = resample._weights.cache_info()
+    assert kept.currsize * 40 * 8 * resample._MAX_MATRIX_LENGTH < 12_000_000
