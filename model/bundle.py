@@ -85,7 +85,7 @@ class Bundle:
             )
 
     def encoder_path(self, precision: str = "fp32") -> Path:
-        """The encoder's ONNX file.
+        """The encoder's ONNX file. That of bf16 is the one of fp32: who runs it rounds (openvino_session.py).
 
         Raises:
             BundleError: the bundle has none of this precision.
@@ -97,7 +97,7 @@ class Bundle:
         return self.files[self._encoder(precision)]
 
     def _encoder(self, precision: str) -> str:
-        name = f"encoder.{precision}.onnx"
+        name = f"encoder.{'fp32' if precision == 'bf16' else precision}.onnx"
         if name not in self.files:
             raise BundleError(
                 f"bundle {self.name} has no {precision!r} encoder; it has {', '.join(self.precisions)}"

@@ -13,7 +13,8 @@ from model.checkpoint import Checkpoint
 from model.config import SIZES, ModelConfig
 from model.deviation import measure_deviation
 from model.fused import FusedEncoder, fuse
-from model.graph import GraphError, to_onnx
+from model.graph import to_onnx
+from model.graph_nodes import GraphError
 from model.padding import padded
 from model.parity import Parity, measure
 

@@ -15,26 +15,19 @@ layers would add up; the gates' logits and softmax, where an error is another ex
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS
-from model.fused import Array, FusedEncoder, FusedLayer, Product
+from model.fused import FusedEncoder, FusedLayer, Product
+from model.graph_nodes import GraphNodes
 
 OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of the last years
 IR_VERSION = 10
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
 ROUTING = "routing"
-LARGEST_HALF = float(np.finfo(np.float16).max)
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
-
-
-class GraphError(ValueError):
-    """A weight that the wanted numbers cannot hold."""
 
 
 def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
@@ -53,7 +46,7 @@ def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
         GraphError: a weight beyond the range of fp16.
     """
     cfg = fused.config
-    g = _Graph(half)
+    g = GraphNodes(half)
     x = _tokens(g, fused)
     for i, layer in enumerate(fused.layers):
         x = _layer(g, f"layer.{i}", x, fused, layer)
@@ -93,61 +86,7 @@ def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
     return model
 
 
-class _Graph:
-    """Nodes in order, and constants, which are stored once each."""
-
-    def __init__(self, half: bool) -> None:
-        self.half = half
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, NDArray[Any]] = {}
-
-    def node(self, op: str, inputs: list[str], name: str, *outputs: str, **attributes: Any) -> str:
-        """Adds a node; its first output is called as the node unless named."""
-        self.nodes.append(helper.make_node(op, inputs, list(outputs or (name,)), name=name, **attributes))
-        return outputs[0] if outputs else name
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.constants.setdefault(name, value)
-        return name
-
-    def shape(self, *dims: int) -> str:
-        return self.constant("shape." + "x".join(map(str, dims)), np.array(dims, np.int64))
-
-    def axis(self, axis: int) -> str:
-        return self.constant(f"axis.{axis}", np.array([axis], np.int64))
-
-    def gemm(self, x: str, product: Product, name: str) -> str:
-        """In the numbers that `narrow` gives."""
-        weight = self.weight(f"{name}.weight", product.weight)
-        return self.node("Gemm", [x, weight, self.weight(f"{name}.bias", product.bias)], name)
-
-    def weight(self, name: str, value: Array) -> str:
-        if not self.half:
-            return self.constant(name, value)
-        if (largest := float(np.abs(value).max(initial=0))) > LARGEST_HALF:
-            raise GraphError(f"{name} reaches {largest:g}; fp16 ends at {LARGEST_HALF:g}")
-        return self.constant(name, value.astype(np.float16))
-
-    def narrow(self, x: str) -> str:
-        """fp32 into the numbers that products are computed in."""
-        return self.node("Cast", [x], f"{x}.half", to=TensorProto.FLOAT16) if self.half else x
-
-    def widen(self, x: str) -> str:
-        """The inverse of `narrow`."""
-        return self.node("Cast", [x], f"{x}.single", to=TensorProto.FLOAT) if self.half else x
-
-    def normalise(self, x: str, epsilon: float, name: str, width: int) -> str:
-        """LayerNorm without scale and shift; the operator wants a scale, so it gets ones."""
-        ones = self.constant("ones", np.ones(width, np.float32))
-        return self.node("LayerNormalization", [x, ones], name, axis=-1, epsilon=epsilon)
-
-    def split(self, x: str, sizes: list[int], name: str, parts: tuple[str, ...], axis: int) -> list[str]:
-        outputs = [f"{name}.{part}" for part in parts]
-        self.node("Split", [x, self.shape(*sizes)], name, *outputs, axis=axis)
-        return outputs
-
-
-def _tokens(g: _Graph, fused: FusedEncoder) -> str:
+def _tokens(g: GraphNodes, fused: FusedEncoder) -> str:
     """Raw inputs to the first layer's input, [B N, m]."""
     cfg = fused.config
     C, p, s, L, m = cfg.in_channels, cfg.patch_size, cfg.grid, cfg.num_patches, cfg.embed_dim
@@ -183,7 +122,7 @@ def _tokens(g: _Graph, fused: FusedEncoder) -> str:
     return g.node("Reshape", [joined, g.shape(-1, m)], "embedded")
 
 
-def _layer(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
+def _layer(g: GraphNodes, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
     m = fused.config.embed_dim
     y = g.normalise(x, layer.epsilon[0], f"{name}.norm1", m)
     x = g.node("Add", [x, _attention(g, name, y, fused, layer)], f"{name}.attended")
@@ -191,7 +130,7 @@ def _layer(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer)
     return g.node("Add", [x, _experts(g, name, y, layer, fused.config.top_k)], f"{name}.mixed")
 
 
-def _attention(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
+def _attention(g: GraphNodes, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
     cfg = fused.config
     N, H, G, d = cfg.num_tokens, cfg.num_heads, cfg.num_groups, layer.head_dim
     qkv = g.gemm(g.narrow(x), layer.qkv, f"{name}.qkv")
@@ -210,27 +149,37 @@ def _attention(g: _Graph, name: str, x: str, fused: FusedEncoder, layer: FusedLa
     return g.widen(g.gemm(y, layer.out, f"{name}.out"))
 
 
-def _experts(g: _Graph, name: str, x: str, layer: FusedLayer, top_k: int) -> str:
+def _experts(g: GraphNodes, name: str, x: str, layer: FusedLayer, top_k: int) -> str:
     E, h = layer.experts, layer.hidden
     w, v, logits = _experts_in(g, name, x, layer)
     sigmoid = g.node("Sigmoid", [w], f"{name}.sigmoid")
     active = g.node("Mul", [w, sigmoid], f"{name}.silu")
     active = g.node("Reshape", [active, g.shape(-1, E, h)], f"{name}.by_expert")
-    gates = g.narrow(_gates(g, name, logits, E, top_k))
-    gates = g.node("Reshape", [gates, g.shape(-1, E, 1)], f"{name}.gate_column")
-    weighted = g.node("Mul", [active, gates], f"{name}.weighted")
-    mixed = g.node("ReduceSum", [weighted, g.axis(1)], f"{name}.experts_sum", keepdims=0)  # [B N, h]
+    if g.half:
+        gates = g.narrow(_gates(g, name, logits, E, top_k))
+        gates = g.node("Reshape", [gates, g.shape(-1, E, 1)], f"{name}.gate_column")
+        weighted = g.node("Mul", [active, gates], f"{name}.weighted")
+        mixed = g.node("ReduceSum", [weighted, g.axis(1)], f"{name}.experts_sum", keepdims=0)  # [B N, h]
+    else:  # one small product for each token: on a CPU faster than reading the experts' results twice
+        gates = _sparse_gates(g, name, logits, top_k)
+        gates = g.node("Reshape", [gates, g.shape(-1, 1, E)], f"{name}.gate_row")
+        mixed = g.node("MatMul", [gates, active], f"{name}.experts_mix")
+        mixed = g.node("Reshape", [mixed, g.shape(-1, h)], f"{name}.experts_sum")  # [B N, h]
     product = g.node("Mul", [mixed, v], f"{name}.gated")
     return g.widen(g.gemm(product, layer.experts_out, f"{name}.experts_out"))
 
 
-def _experts_in(g: _Graph, name: str, x: str, layer: FusedLayer) -> list[str]:
+def _experts_in(g: GraphNodes, name: str, x: str, layer: FusedLayer) -> list[str]:
     """Experts' inputs [B N, E h], V's [B N, h] and the gates' logits [B N, E]; the logits always in fp32."""
     E, h = layer.experts, layer.hidden
-    if not g.half:
-        wide = g.gemm(x, layer.experts_in, f"{name}.experts_in")  # [B N, E h + h + E]
-        return g.split(wide, [E * h, h, E], f"{name}.split_experts", ("w", "v", "logits"), axis=-1)
     weight, bias = layer.experts_in.weight, layer.experts_in.bias
+    if not g.half:  # three products: on a CPU splitting the result of one costs more than reading x again
+        names, ends = ("experts_w", "experts_v", "logits"), np.cumsum([E * h, h])
+        weights, biases = np.split(weight, ends, axis=1), np.split(bias, ends)
+        return [
+            g.gemm(x, Product(np.ascontiguousarray(w), b), f"{name}.{part}")
+            for part, w, b in zip(names, weights, biases, strict=True)
+        ]
     wide = g.gemm(g.narrow(x), Product(weight[:, :-E], bias[:-E]), f"{name}.experts_in")
     w, v = g.split(wide, [E * h, h], f"{name}.split_experts", ("w", "v"), axis=-1)
     gate = [
@@ -240,7 +189,7 @@ def _experts_in(g: _Graph, name: str, x: str, layer: FusedLayer) -> list[str]:
     return [w, v, g.node("Gemm", [x, *gate], f"{name}.logits")]
 
 
-def _gates(g: _Graph, name: str, logits: str, experts: int, top_k: int) -> str:
+def _gates(g: GraphNodes, name: str, logits: str, experts: int, top_k: int) -> str:
     """Softmax over the `top_k` largest logits of a row, zero elsewhere: [B N, E] → [B N, E].
 
     The largest is found and masked, then the largest of the rest. Of equal ones the first is taken; which of
@@ -259,11 +208,33 @@ def _gates(g: _Graph, name: str, logits: str, experts: int, top_k: int) -> str:
     return g.node("Softmax", [kept], f"{name}.gates", axis=-1)
 
 
-def _routing(g: _Graph, name: str, experts: int, most: int, fused: FusedEncoder) -> str:
+def _sparse_gates(g: GraphNodes, name: str, logits: str, top_k: int) -> str:
+    """The same as `_gates` in fewer nodes, which count on a CPU; `TopK` too prefers the first of equals."""
+    top, index = f"{name}.top", f"{name}.top_index"
+    g.node(
+        "TopK", [logits, g.constant(f"top.{top_k}", np.array([top_k], np.int64))], top, top, index, axis=-1
+    )
+    best = g.node("Softmax", [top], f"{name}.top_gates", axis=-1)
+    # So that a gate that has underflowed is still told from one that is closed.
+    best = g.node(
+        "Max", [best, g.constant("least", np.array(np.finfo(np.float32).tiny))], f"{name}.open_gates"
+    )
+    zero = g.constant("zero", np.array(0, np.float32))
+    closed = g.node("Mul", [logits, zero], f"{name}.closed_gates")
+    gates = g.node("ScatterElements", [closed, index, best], f"{name}.gates", axis=1)
+    g.node("Greater", [gates, zero], _chosen(name, top_k))
+    return gates
+
+
+def _chosen(name: str, top_k: int) -> str:
+    """The experts that a layer's gates have chosen: bool [B N, E]."""
+    return f"{name}.chosen.{top_k - 1}" if top_k > 1 else f"{name}.is_best.0"
+
+
+def _routing(g: GraphNodes, name: str, experts: int, most: int, fused: FusedEncoder) -> str:
     """How often a gate chose each expert: [B N, E] → [B, 1, most]; whole numbers, exact in any order."""
     tokens, top_k = fused.config.num_tokens, fused.config.top_k
-    chosen = f"{name}.chosen.{top_k - 1}" if top_k > 1 else f"{name}.is_best.0"
-    numbers = g.node("Cast", [chosen], f"{name}.routed", to=TensorProto.FLOAT)
+    numbers = g.node("Cast", [_chosen(name, top_k)], f"{name}.routed", to=TensorProto.FLOAT)
     numbers = g.node("Reshape", [numbers, g.shape(-1, tokens, experts)], f"{name}.routed_tokens")
     counts = g.node("ReduceSum", [numbers, g.axis(1)], f"{name}.choices", keepdims=1)
     if experts == most:
@@ -272,7 +243,7 @@ def _routing(g: _Graph, name: str, experts: int, most: int, fused: FusedEncoder)
     return g.node("Pad", [counts, pads], f"{name}.choices_padded")
 
 
-def _poolings(g: _Graph, tokens: int) -> None:
+def _poolings(g: GraphNodes, tokens: int) -> None:
     """From `tokens` [B, N, m]; the engine fetches only the output that is asked for.
 
     Means are products with constant rows: a `ReduceMean` sums in another order when the batch is one tile.

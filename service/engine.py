@@ -1,9 +1,9 @@
-"""The encoder in ONNX Runtime: prepared tiles in, the outputs asked for out."""
+"""The encoder in ONNX Runtime or OpenVINO: prepared tiles in, the outputs asked for out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -12,7 +12,9 @@ import structlog
 from numpy.typing import NDArray
 
 from model import bundle as bundles
+from model import openvino_session
 from model.bundle import Bundle, BundleError
+from model.openvino_session import OpenVinoSession
 from service.batching import cpu, providers
 from service.batching.device_session import DeviceSession, bucket_sizes, open_session
 from service.batching.providers import Precision, Provider, ProviderError
@@ -30,7 +32,7 @@ _GPU_BATCH_SIZE = 64
 # One run gains nothing from more threads: its matrices are small.
 _MAX_ALONE_THREADS = 8
 
-_Session: TypeAlias = ort.InferenceSession | DeviceSession
+_Session: TypeAlias = ort.InferenceSession | DeviceSession | OpenVinoSession
 
 
 class EngineError(RuntimeError):
@@ -97,10 +99,10 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """ONNX Runtime sessions of one encoder.
+    """Sessions of one encoder: of OpenVINO for bf16, of ONNX Runtime for all other numbers.
 
-    On a CPU, one session of one thread runs in as many threads as there are CPUs, and one session of all of
-    them for a batch that is alone. On a GPU, batches are padded to a few fixed sizes (device_session.py).
+    On a CPU, as many batches run at once as there are CPUs, each in one thread, and a session of all of
+    them is for a batch that is alone. On a GPU, batches are padded to a few fixed sizes (device_session.py).
 
     Args:
         bundle: whose encoder to run.
@@ -150,12 +152,12 @@ class OnnxEngine:
         """Embeds a batch, see `Engine.run`."""
         session = self._alone_session if alone else self._session
         try:
-            if isinstance(session, DeviceSession):
-                values = session.run(dn, metadata, outputs)
-            else:
+            if isinstance(session, ort.InferenceSession):
                 values = session.run(list(outputs), {"dn": dn, "metadata": metadata})
+            else:
+                values = session.run(dn, metadata, outputs)
         except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {len(dn)} tiles: {_first_line(error)}") from error
+            raise EngineError(f"{self._runtime} failed on {len(dn)} tiles: {_first_line(error)}") from error
         return dict(zip(outputs, values, strict=True))
 
     def restart(self) -> None:
@@ -168,17 +170,36 @@ class OnnxEngine:
             if self.provider == "cuda":
                 bound = open_session(lambda graphs: self._open(1, graphs), "cuda", self.buckets)
                 return bound, bound
+            alone_threads = min(self.threads, _MAX_ALONE_THREADS)
+            if self.precision == openvino_session.NUMBERS:
+                shared = self._open_openvino(self.threads, self.threads, _CPU_BATCH_SIZE)
+                if self.threads == 1:
+                    return shared, shared
+                # What is alone is seldom more than a tile: each larger batch would be a model of its own.
+                return shared, self._open_openvino(alone_threads, 1, 1)
             one = self._open(1)
-            return one, one if self.threads == 1 else self._open(min(self.threads, _MAX_ALONE_THREADS))
+            return one, one if self.threads == 1 else self._open(alone_threads)
         except (ProviderError, EngineError):
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(f"ONNX Runtime cannot use {self._path}: {_first_line(error)}") from error
+            raise EngineError(f"{self._runtime} cannot use {self._path}: {_first_line(error)}") from error
+
+    @property
+    def _runtime(self) -> str:
+        return "OpenVINO" if self.precision == openvino_session.NUMBERS else "ONNX Runtime"
+
+    def _open_openvino(self, threads: int, streams: int, largest: int) -> OpenVinoSession:
+        session = OpenVinoSession(self._content, threads=threads, streams=streams, largest=largest)
+        _check_signature(session.inputs, session.outputs, str(self._path))
+        self.gives_routing = ROUTING in session.outputs
+        return session
 
     def _open(self, threads: int, graphs: bool = False) -> ort.InferenceSession:
         session = providers.session(self._content, self.provider, threads, graphs=graphs)
-        _check_signature(session, str(self._path))
-        self.gives_routing = ROUTING in {output.name for output in session.get_outputs()}
+        inputs = {i.name: i.type for i in session.get_inputs()}
+        outputs = [output.name for output in session.get_outputs()]
+        _check_signature(inputs, outputs, str(self._path))
+        self.gives_routing = ROUTING in outputs
         return session
 
 
@@ -247,13 +268,11 @@ def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:
                     raise EngineError(f"the encoder's output {name} is not finite for a plain grey tile")
 
 
-def _check_signature(session: ort.InferenceSession, path: str) -> None:
-    inputs = {i.name: i.type for i in session.get_inputs()}
+def _check_signature(inputs: Mapping[str, str], outputs: Sequence[str], path: str) -> None:
     expected = {"dn": "tensor(uint16)", "metadata": "tensor(float)"}
     if inputs != expected:
-        raise EngineError(f"{path} has the inputs {inputs}; expected {expected}")
-    missing = set(OUTPUTS) - {o.name for o in session.get_outputs()}
-    if missing:
+        raise EngineError(f"{path} has the inputs {dict(inputs)}; expected {expected}")
+    if missing := set(OUTPUTS) - set(outputs):
         raise EngineError(f"{path} lacks the outputs {', '.join(sorted(missing))}")
 
 

@@ -27,7 +27,8 @@ class Settings(BaseSettings):
         default=None, description="a folder or hf://owner/name[@revision]; the one in the package if unset"
     )
     precision: Literal["exact", "fast"] = Field(
-        default="exact", description="exact = fp32; fast = fp16 on CUDA, int8 on a CPU, if the bundle has it"
+        default="exact",
+        description="exact = fp32; fast = fp16 on CUDA where the bundle has it, bf16 by OpenVINO on a CPU",
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = CUDA where it works")
     workers: int = Field(default=1, ge=1, le=256, description="processes; each has its own engine")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
+from model import openvino_session
 from model.bundle import Bundle
 
 Provider = Literal["cpu", "cuda"]
@@ -15,12 +16,11 @@ Precision = Literal["exact", "fast"]
 
 _ORT_NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-# Files of a bundle that serve a precision, the better first.
-PREFERRED: dict[tuple[Precision, Provider], tuple[str, ...]] = {
-    ("exact", "cpu"): ("fp32",),
-    ("exact", "cuda"): ("fp32",),
-    ("fast", "cpu"): ("int8",),
-    ("fast", "cuda"): ("fp16",),
+_NUMBERS: dict[tuple[Precision, Provider], str] = {
+    ("exact", "cpu"): "fp32",
+    ("exact", "cuda"): "fp32",
+    ("fast", "cpu"): openvino_session.NUMBERS,
+    ("fast", "cuda"): "fp16",
 }
 # TF32 keeps 10 bits of the mantissa: not what exact promises, and too few for what the fp16 encoder keeps in
 # fp32, the gates' logits above all.
@@ -52,16 +52,18 @@ def numbers(bundle: Bundle, precision: Precision, provider: Provider) -> str:
     """The bundle's name of the numbers that a precision means on a device.
 
     Raises:
-        ProviderError: the bundle has no such encoder.
+        ProviderError: the bundle has no such encoder, or nothing here computes in these numbers.
     """
-    preferred = PREFERRED[precision, provider]
-    for name in preferred:
-        if name in bundle.precisions:
-            return name
-    raise ProviderError(
-        f"precision {precision!r} on {provider} needs an encoder in {' or '.join(preferred)}; "
-        f"bundle {bundle.name} has {', '.join(bundle.precisions)}"
-    )
+    name = _NUMBERS[precision, provider]
+    if name == openvino_session.NUMBERS:  # of the file in fp32, which every bundle has
+        if reason := openvino_session.unusable():
+            raise ProviderError(f"precision {precision!r} on {provider} is bf16 by OpenVINO, and {reason}")
+    elif name not in bundle.precisions:
+        raise ProviderError(
+            f"precision {precision!r} on {provider} needs an encoder in {name}; "
+            f"bundle {bundle.name} has {', '.join(bundle.precisions)}"
+        )
+    return name
 
 
 def session(

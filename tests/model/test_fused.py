@@ -126,13 +126,14 @@ def test_graph_has_exactly_the_promised_products(config: ModelConfig) -> None:
     m, d = config.embed_dim, config.embed_dim // config.num_heads
     expected = [(config.patch_values, m), (8, 5 * m)]
     for hidden, experts in zip(config.hidden_dims, config.num_experts, strict=True):
-        qkv, moe = m + 2 * config.num_groups * d, experts * hidden + hidden + experts
-        expected += [(m, qkv), (m, m), (m, moe), (hidden, m)]
+        qkv = m + 2 * config.num_groups * d
+        expected += [(m, qkv), (m, m), (m, experts * hidden), (m, hidden), (m, experts), (hidden, m)]
     assert widths == expected
 
-    # Beside them only attention's own two products, and the two of the poolings, multiply matrices.
+    # Beside them only attention's own two products, the mix of experts, and the two products of the poolings
+    # multiply matrices.
     others = [node for node in graph.node if node.op_type == "MatMul"]
-    assert len(others) == 2 * config.depth + 2
+    assert len(others) == 3 * config.depth + 2
     assert sum(any(name in shapes for name in node.input) for node in others) == 2
 
 

@@ -17,7 +17,8 @@ from model.config import SIZES
 from model.deviation import MIN_COSINE, Deviation, cosine, measure_deviation
 from model.export import ExportError, export
 from model.fused import FusedEncoder, fuse
-from model.graph import GraphError, to_onnx
+from model.graph import to_onnx
+from model.graph_nodes import GraphError
 from model.padding import padded
 from tests.model.networks import SMALL, inputs, onnx_bytes, run, session, unfused
 from training.cli import app

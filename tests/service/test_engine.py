@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,18 @@ import onnxruntime as ort
 import pytest
 
 from model import bundle as bundles
+from model import openvino_session
 from model.bundle import Bundle, BundleError
-from service.engine import OUTPUTS, EngineError, OnnxEngine, make_engine, warm_up
+from service.batching.providers import ProviderError, numbers
+from service.caching.keys import Namespace
+from service.engine import OUTPUTS, EngineError, OnnxEngine, check_engine, make_engine, warm_up
 from service.formats import l2_normalized
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
+
+needs_bf16 = pytest.mark.skipif(
+    openvino_session.unusable() is not None, reason=f"precision=fast: {openvino_session.unusable()}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +155,87 @@ def test_a_build_with_cuda_on_a_machine_without_it_takes_the_cpu(monkeypatch: py
         make_engine(Settings(provider="cuda"))
 
 
-def test_numbers_that_the_bundle_does_not_have_are_said() -> None:
-    with pytest.raises(EngineError, match=r"'fast' on cpu needs an encoder in int8; bundle .* has fp32"):
-        make_engine(Settings(precision="fast", provider="cpu"))
+def test_fast_where_nothing_gives_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for reason in ("OpenVINO is not installed", "this CPU has no instructions for bf16"):
+        monkeypatch.setattr(openvino_session, "unusable", lambda reason=reason: reason)
+        with pytest.raises(EngineError, match=f"'fast' on cpu is bf16 by OpenVINO, and {reason}"):
+            make_engine(Settings(precision="fast", provider="cpu"))
+        with pytest.raises(EngineError, match=reason):
+            check_engine(Settings(precision="fast", provider="cpu"))
+
+
+def test_numbers_that_the_bundle_does_not_have_are_said(loaded: Bundle) -> None:
+    exact = replace(loaded, files={name: sha for name, sha in loaded.files.items() if "fp16" not in name})
+    with pytest.raises(ProviderError, match=r"'fast' on cuda needs an encoder in fp16; bundle .* has fp32"):
+        numbers(exact, "fast", "cuda")
+
+
+@needs_bf16
+def test_fast_is_close_to_exact_and_says_what_it_is(loaded: Bundle, engine: OnnxEngine) -> None:
+    fast = OnnxEngine(loaded, "fast", threads=2)
+    assert (fast.precision, fast.provider, fast.concurrency) == ("bf16", "cpu", 2)
+    assert fast.gives_routing
+    warm_up(fast, (1, 4, 6))
+    dn, metadata = batch(6)
+    exact, found = (e.run(dn, metadata, OUTPUTS) for e in (engine, fast))
+    for name, least in {"mean": 0.9995, "patch_mean": 0.9995, "cls": 0.99}.items():
+        assert cosine(exact[name], found[name]).min() > least, name
+    assert not np.array_equal(
+        exact["mean"], found["mean"]
+    )  # it is another precision, not the same file again
+
+
+@needs_bf16
+def test_a_tile_in_bf16_is_the_same_in_any_batch(loaded: Bundle) -> None:
+    """Bitwise: OpenVINO's kernels were seen to sum in an order that depends on neither size nor threads."""
+    fast = OnnxEngine(loaded, "fast", threads=2)
+    dn, metadata = batch(7)
+    together = fast.run(dn, metadata, ("tokens",))["tokens"]
+    for alone in (False, True):
+        for i in (0, 3, 6):
+            one = fast.run(dn[i : i + 1], metadata[i : i + 1], ("tokens",), alone=alone)["tokens"][0]
+            assert one.tobytes() == together[i].tobytes()
+    pair = fast.run(dn[5:], metadata[5:], ("tokens",))["tokens"]
+    assert pair.tobytes() == together[5:].tobytes()
+
+
+@needs_bf16
+def test_fast_runs_in_several_threads_at_once(loaded: Bundle) -> None:
+    fast = OnnxEngine(loaded, "fast", threads=2)
+    batches = [batch(1 + i % 4, seed=i) for i in range(12)]
+    expected = [fast.run(*b, ("mean",))["mean"] for b in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda b: fast.run(*b, ("mean",))["mean"], batches))
+    for one, other in zip(expected, found, strict=True):
+        assert np.array_equal(one, other)
+
+
+@needs_bf16
+def test_a_file_that_openvino_cannot_read_is_refused(tmp_path: Path, loaded: Bundle) -> None:
+    path = tmp_path / "encoder.fp32.onnx"
+    path.write_bytes(b"this is not ONNX")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    junk = replace(loaded, path=tmp_path, files={path.name: digest})
+    with pytest.raises(EngineError, match=r"OpenVINO cannot use .*encoder\.fp32\.onnx"):
+        OnnxEngine(junk, "fast")
+
+
+def test_the_cache_tells_precisions_of_one_file_apart(loaded: Bundle) -> None:
+    exact, fast = (
+        Namespace(loaded.encoder_digest(precision), "cpu", precision, 1) for precision in ("fp32", "bf16")
+    )
+    assert loaded.encoder_digest("bf16") == loaded.encoder_digest("fp32")
+    assert exact._whole != fast._whole
+    assert exact._shown != fast._shown
 
 
 def test_l2_norm_is_one_and_zeros_stay_zeros() -> None:
     values = np.array([[3, 4], [0, 0], [1e-30, 0]], np.float32)
     assert np.allclose(l2_normalized(values), [[0.6, 0.8], [0, 0], [1, 0]])
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
 def _cpu_flags() -> str:

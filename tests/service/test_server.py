@@ -232,7 +232,6 @@ def test_info_for_programs_and_for_people() -> None:
     ("name", "value", "words"),
     [
         ("LANDMOE_PROVIDER", "cuda", "ONNX Runtime has no CUDA"),
-        ("LANDMOE_PRECISION", "fast", "needs an encoder in int8"),
         ("LANDMOE_REDIS_URL", "nonsense", "expected redis://"),
     ],
 )
