@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def read_records(folder: Path = RECORDS) -> dict[str, Record]:
 def block(record: Record) -> str:
     """What stands between the lines of a bench."""
     name = record["bench"]
-    tables = _engine_tables(record) if name == "engine" else _tables(record)
+    tables = _OWN_TABLES.get(name, _tables)(record)
     absent = [f"Not measured: {what} ({why})." for what, why in record["absent"].items()]
     figure = f"![{name}](figures/bench-{name}.png)" if name in performance_charts.CHARTS else ""
     return "\n\n".join(filter(None, [_conditions(record), figure, *tables, *absent])) + "\n"
@@ -133,24 +133,38 @@ def _conditions(record: Record) -> str:
     )
 
 
+def _pivot(title: str, record: Record, down: str, across: str, figure_name: str) -> str:
+    """One figure: a row for each value of `down`, a column for each of `across`."""
+    rows = [row for row in record["rows"] if {down, across} <= row["of"].keys()]
+    found = {(row["of"][down], row["of"][across]): row["figures"].get(figure_name) for row in rows}
+    names = list(dict.fromkeys(row["of"][across] for row in rows))
+    at = list(dict.fromkeys(row["of"][down] for row in rows))
+    at.sort(key=lambda value: value == SATURATED)  # stays in order, but for this one
+    return table(
+        [title, *names],
+        [
+            [
+                "saturated" if value == SATURATED else str(value),
+                *(figure(found.get((value, name)), figure_name, spread=True) for name in names),
+            ]
+            for value in at
+        ],
+    )
+
+
+def _decode_tables(record: Record) -> list[str]:
+    """Microseconds by layout, a column for each reader."""
+    return [_pivot("µs a tile", record, "layout", "reader", "us_per_tile")]
+
+
 def _engine_tables(record: Record) -> list[str]:
-    """Tiles/s by batch, a column for each contender; then what the largest measured usual batch is worth."""
+    """Tiles/s by batch, a column for each contender; then what the usual batch is worth."""
+    by_batch = _pivot("tiles/s at batch", record, "batch", "contender", "tiles_per_s")
     rates = {
         (r["of"]["contender"], r["of"]["batch"]): r["figures"] for r in record["rows"] if "batch" in r["of"]
     }
     names = list(dict.fromkeys(name for name, _ in rates))
     batches = sorted({batch for _, batch in rates if batch != SATURATED})
-    saturated = [SATURATED] if any(batch == SATURATED for _, batch in rates) else []
-    by_batch = table(
-        ["tiles/s at batch", *names],
-        [
-            [
-                "saturated" if batch == SATURATED else str(batch),
-                *(figure(rates.get((name, batch), {}).get("tiles_per_s"), "", spread=True) for name in names),
-            ]
-            for batch in [*batches, *saturated]
-        ],
-    )
     usual = 32 if 32 in batches else batches[-1]
     columns = {
         "of the matrix rate": "share_of_gemm",
@@ -206,6 +220,9 @@ def _plain_rows(record: Record) -> list[tuple[tuple[str, ...], dict[str, str]]]:
         titles = {name.replace("_", " "): name for name in row["figures"]}
         kinds.setdefault(tuple(row["of"]), {}).update(titles)
     return list(kinds.items())
+
+
+_OWN_TABLES: dict[str, Callable[[Record], list[str]]] = {"engine": _engine_tables, "decode": _decode_tables}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from training.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure, save, tidy
+from training.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, RED, SKY, figure, save, tidy
 
 Record = Mapping[str, Any]
 Point = tuple[float, Sequence[float]]  # x; median, lowest, highest
@@ -102,7 +102,45 @@ def growth(record: Record) -> Figure:
     return made
 
 
-CHARTS: dict[str, Callable[[Record], Figure]] = {"engine": engine, "service": service, "growth": growth}
+def decode(record: Record) -> Figure:
+    """A group of bars for each layout."""
+    layouts = list(dict.fromkeys(row["of"]["layout"] for row in record["rows"]))
+    readers = list(dict.fromkeys(row["of"]["reader"] for row in record["rows"]))
+    made = figure(7.5, 0.6 + 0.55 * len(layouts))
+    axes = made.subplots()
+    height = 0.8 / len(readers)
+    for number, reader in enumerate(readers):
+        found = {
+            r["of"]["layout"]: r["figures"]["us_per_tile"]
+            for r in record["rows"]
+            if r["of"]["reader"] == reader
+        }
+        at = [
+            i + (number - (len(readers) - 1) / 2) * height for i, name in enumerate(layouts) if name in found
+        ]
+        medians = [median for median, _, _ in found.values()]
+        error = [[m - low for m, low, _ in found.values()], [high - m for m, _, high in found.values()]]
+        axes.barh(
+            at, medians, height, xerr=error, label=reader, color=PALETTE[number], error_kw={"linewidth": 1}
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_yticks(range(len(layouts)), layouts)
+    axes.invert_yaxis()
+    axes.set_xlabel("µs from a file's bytes to its pixels, CRS and centre (41 x 41 px)")
+    tidy(axes)
+    made.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(readers), frameon=False
+    )
+    return made
+
+
+CHARTS: dict[str, Callable[[Record], Figure]] = {
+    "engine": engine,
+    "decode": decode,
+    "service": service,
+    "growth": growth,
+}
 
 
 def _served(record: Record, server: str, tiles: int, caches: Sequence[str], name: str) -> list[Point]:

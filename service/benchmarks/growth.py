@@ -41,7 +41,7 @@ FULL = Plan(
     scenes=(1000, 2000, 4000, 8000),
     files=FILES,
 )
-QUICK = Plan(processes=(1,), clients=(1, 4), batches=(1, 4), waiting=(1, 8), scenes=(80, 160), files=8)
+QUICK = Plan(processes=(1,), clients=(1, 4), batches=(1, 4), waiting=(8,), scenes=(160,), files=8)
 
 
 def run(
