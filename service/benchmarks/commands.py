@@ -49,6 +49,19 @@ def engine(
     _measure(run, json)
 
 
+@bench.command("decode")
+def decode(rounds: Rounds = 5, seconds: Seconds = 0.3, quick: Quick = False, json: Json = None) -> None:
+    """Microseconds from a tile's bytes to its pixels, CRS and centre, by reader and layout of the file."""
+    from service.benchmarks import decode as bench_decode
+
+    def run(partial: Path | None) -> dict[str, Any]:
+        return bench_decode.run(
+            rounds=1 if quick else rounds, seconds=0.05 if quick else seconds, partial=partial
+        )
+
+    _measure(run, json)
+
+
 @bench.command("service")
 def service(
     rounds: Rounds = 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ _ITEM = re.compile(
     re.ASCII,
 )
 _OPEN, _CLOSE = "<GDALMetadata>\n", "</GDALMetadata>"
-_NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:e[+-]\d{1,2})?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:e[+-]\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,10}", re.ASCII)
 _PRINTABLE = re.compile(r"[ -~]+", re.ASCII)
 
@@ -62,7 +63,7 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
             if role == "description":
                 descriptions[band] = text
             elif role in ("scale", "offset"):
-                if not _NUMBER.fullmatch(text):
+                if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
                     return None
                 (scales if role == "scale" else offsets)[band] = float(text)
     return BandTags(tuple(scales), tuple(offsets), tuple(descriptions))
@@ -82,9 +83,8 @@ def nodata_value(text: bytes, dtype: str) -> float | None:
         return float(said) if _WHOLE.fullmatch(said) and limits.min <= int(said) <= limits.max else None
     if said == "nan":
         return float("nan")
-    if not _NUMBER.fullmatch(said):
+    if not _NUMBER.fullmatch(said) or not math.isfinite(value := float(said)):
         return None
-    value = float(said)
     return value if dtype == "f8" or float(np.float32(value)) == value else None
 
 
