@@ -104,9 +104,10 @@ def measure_deviation(
     for dn, metadata in batches(config) if tiles is None else tiles:
         found = _run(session, dn, metadata)
         deviation.add(found, _run(reference, dn, metadata))
-        alone = _run(session, dn[:1], metadata[:1])
-        differences = [float(np.abs(alone[name][0] - found[name][0]).max()) for name in COMPARED]
-        deviation.max_batch_difference = float(np.max([deviation.max_batch_difference, *differences]))
+        for i in {0, len(dn) // 2, len(dn) - 1}:
+            alone = _run(session, dn[i : i + 1], metadata[i : i + 1])
+            differences = [float(np.abs(alone[name][0] - found[name][i]).max()) for name in COMPARED]
+            deviation.max_batch_difference = float(np.max([deviation.max_batch_difference, *differences]))
     return deviation
 
 

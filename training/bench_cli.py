@@ -73,3 +73,59 @@ def loader(
     if json is not None:
         measurement.write(record, json)
     typer.echo(bench.show(record))
+
+
+@bench.command("gpu")
+def gpu(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the records; what is there is kept.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The weights (.safetensors); seeded ones of size S by default.")
+    ] = None,
+    tiles: Annotated[
+        Path | None, typer.Option(help="A packed set, or .npz with dn (N, 7, 40, 40); made up by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try whether it runs.")] = "cuda",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--section", help="ceilings, parity, batch-64, service, compiled-64 ..."),
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="1, 8, 16 ... 2,048 if not given.")] = None,
+    compiled: Annotated[
+        list[int] | None, typer.Option(min=1, help="Batch sizes for torch.compile; 64 and 1,024.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all measurements; medians and spread are kept.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of each measurement in a round.")] = 0.3,
+    bundle: Annotated[Path | None, typer.Option(help="That the service is measured with.")] = None,
+    quick: Quick = False,
+) -> None:
+    """Measure ceilings, parity and tiles/s on a GPU; called again, it goes on where it was cut off."""
+    import torch
+
+    from model import checkpoint as checkpoints
+    from model.config import SIZES
+    from training import bench_gpu, gpu_table, gpu_tiles
+
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("PyTorch finds no CUDA device; --device cpu tries whether the bench runs")
+    try:
+        weights = checkpoints.load(checkpoint) if checkpoint else checkpoints.initialise(SIZES["S"], 0)
+        plan = bench_gpu.Plan(
+            weights,
+            gpu_tiles.load(tiles, weights.config, weights.preprocessing),
+            chosen,
+            out,
+            batches=batch or bench_gpu.BATCHES,
+            compiled=bench_gpu.COMPILED if compiled is None else compiled,
+            rounds=1 if quick else rounds,
+            seconds=0.01 if quick else seconds,
+            bundle=bundle,
+            only=only or (),
+            quick=quick,
+        )
+        files = bench_gpu.run(plan, lambda line: typer.echo(line, err=True))
+    except (checkpoints.CheckpointError, gpu_tiles.TilesError, bench_gpu.SectionError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    (out / "gpu.md").write_text(table := gpu_table.markdown(files))
+    typer.echo(table)
