@@ -201,7 +201,15 @@ def where(parameters: TileParameters, raster: geotiff.Header, warnings: list[Til
         center = raster.center
         if center is not None:
             return Place(*center, "file")
-        if source == "file":
+        if raster.by_points:
+            warnings.append(
+                TileWarning(
+                    "unresolved-georeferencing",
+                    "the file is placed by ground control points or RPCs, which are not resolved; expected a "
+                    "CRS and a transform, as gdalwarp gives it",
+                )
+            )
+        elif source == "file":
             warnings.append(TileWarning("missing-georeferencing", "the file does not say where it is"))
     return Place(None, None, "missing")
 

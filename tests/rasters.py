@@ -39,16 +39,20 @@ def geotiff(
     scales: Sequence[float] | None = None,
     offsets: Sequence[float] | None = None,
     tags: Mapping[str, str] | None = None,
+    mask: Pixels | None = None,
     **creation: Any,
 ) -> bytes:
-    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; no `crs`, no place."""
+    """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; no `crs`, no place.
+
+    A `mask` (height, width), 0 where pixels are hidden, is inside the file.
+    """
     pixels = dn_pixels() if pixels is None else pixels
     count, height, width = pixels.shape
     transform = Affine(pixel_size, 0.0, origin[0], 0.0, -pixel_size, origin[1])
     place = {"crs": crs, "transform": transform} if crs else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with MemoryFile() as memory:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
             with memory.open(
                 driver="GTiff",
                 count=count,
@@ -69,6 +73,8 @@ def geotiff(
                     dataset.offsets = offsets
                 if tags:
                     dataset.update_tags(**tags)
+                if mask is not None:
+                    dataset.write_mask(mask)
             return bytes(memory.read())
 
 

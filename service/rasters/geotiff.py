@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.windows
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -97,6 +98,7 @@ class Reader:
                 self.header, self._pixels = found
                 self.block_rows, self.block_cols = self.header.height, self.header.width
         self.plain = self._pixels is not None
+        self._masked = False
         if not self.plain:
             self._open_dataset(content, limits, tiff, whole=whole)
 
@@ -112,6 +114,8 @@ class Reader:
                 self._dataset = self._open.enter_context(dataset)
                 _check_header(dataset, limits, whole=whole)
                 self.header = _header(dataset)
+                # Shared by all bands. One that says it is alpha is a band like others.
+                self._masked = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
                 self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
                 if tiff is not None:
                     known_places.learn(tiff, _crs(dataset), _affine(dataset))
@@ -142,6 +146,21 @@ class Reader:
                 indexes, window=rasterio.windows.Window(col, row, width, height)
             )
             return part
+
+    def read_mask(self, window: tuple[int, int, int, int] | None = None) -> npt.NDArray[np.bool_] | None:
+        """Where (height, width) the mask inside the file lets pixels through; None if it has none.
+
+        Raises:
+            GeotiffError: it is damaged.
+        """
+        if not self._masked:
+            return None
+        row, col, height, width = window or self.header.whole
+        with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
+            mask: npt.NDArray[np.uint8] = self._dataset.read_masks(
+                1, window=rasterio.windows.Window(col, row, width, height)
+            )
+        return np.asarray(mask, np.bool_)
 
     def close(self) -> None:
         """Lets the file go."""
@@ -233,7 +252,8 @@ def _header(dataset: DatasetReader) -> Header:
         offsets=tuple(dataset.offsets),
         descriptions=tuple(dataset.descriptions),
         tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
-        place=_place(dataset),
+        place=(place := _place(dataset)),
+        by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
     )
 
 

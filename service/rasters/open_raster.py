@@ -59,11 +59,14 @@ class OpenRaster:
     def read(
         self, window: PixelWindow | None = None, bands: tuple[int, ...] | None = None
     ) -> npt.NDArray[Any]:
-        """Pixels (bands, height, width) of a window and of 1-based bands, of all if None."""
+        """Pixels (bands, height, width) of a window and of 1-based bands, of all if None.
+
+        Those that a mask inside the file hides are 0, which is no value of a band.
+        """
         if len(self._readers) == 1:
-            return self._readers[0].read(window, bands)
+            return _unhidden(self._readers[0], window, bands)
         wanted = range(1, len(self._readers) + 1) if bands is None else bands
-        parts = [self._readers[band - 1].read(window, (1,)) for band in wanted]
+        parts = [_unhidden(self._readers[band - 1], window, (1,)) for band in wanted]
         for part, band in zip(parts, wanted, strict=True):
             if self._nodata and (nodata := self._nodata[band - 1]) is not None:
                 part[part == nodata] = 0
@@ -133,6 +136,14 @@ class OpenRaster:
                 f"with all seven goes into the part 'tile'; {MTL_PART} and {QA_PART} go with single bands)",
             )
         return reader
+
+
+def _unhidden(reader: Reader, window: PixelWindow | None, bands: tuple[int, ...] | None) -> npt.NDArray[Any]:
+    pixels = reader.read(window, bands)
+    mask = reader.read_mask(window)
+    if mask is not None:
+        pixels[:, ~mask] = 0
+    return pixels
 
 
 def _check_same(name: str, header: Header, first: Header, *, pixels: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ class Header:
 
     `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
     `nodata` is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
+    `by_points` says that ground control points or RPCs alone place it; these are not resolved.
     """
 
     count: int
@@ -53,6 +54,7 @@ class Header:
     descriptions: tuple[str | None, ...]
     tag_datetime: str | None
     place: Georeference | None
+    by_points: bool = field(default=False, kw_only=True)
 
     @property
     def crs(self) -> str | None:
