@@ -172,11 +172,10 @@ class OnnxEngine:
                 return bound, bound
             alone_threads = min(self.threads, _MAX_ALONE_THREADS)
             if self.precision == openvino_session.NUMBERS:
-                shared = self._open_openvino(self.threads, self.threads, _CPU_BATCH_SIZE)
+                shared = self._open_openvino(self.threads, streams=self.threads, fixed=_CPU_BATCH_SIZE)
                 if self.threads == 1:
                     return shared, shared
-                # What is alone is seldom more than a tile: each larger batch would be a model of its own.
-                return shared, self._open_openvino(alone_threads, 1, 1)
+                return shared, self._open_openvino(alone_threads, streams=1, fixed=1)
             one = self._open(1)
             return one, one if self.threads == 1 else self._open(alone_threads)
         except (ProviderError, EngineError):
@@ -188,8 +187,10 @@ class OnnxEngine:
     def _runtime(self) -> str:
         return "OpenVINO" if self.precision == openvino_session.NUMBERS else "ONNX Runtime"
 
-    def _open_openvino(self, threads: int, streams: int, largest: int) -> OpenVinoSession:
-        session = OpenVinoSession(self._content, threads=threads, streams=streams, largest=largest)
+    def _open_openvino(self, threads: int, *, streams: int, fixed: int) -> OpenVinoSession:
+        session = OpenVinoSession(
+            self._content, threads=threads, streams=streams, fixed=fixed, others=fixed > 1
+        )
         _check_signature(session.inputs, session.outputs, str(self._path))
         self.gives_routing = ROUTING in session.outputs
         return session

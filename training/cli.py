@@ -231,6 +231,7 @@ app.add_typer(bench_cli.bench, name="bench")
 for command in (
     evaluation_cli.probe,
     evaluation_cli.evaluate,
+    evaluation_cli.precisions,
     evaluation_cli.figures,
     evaluation_cli.describe,
 ):

@@ -78,6 +78,29 @@ def probe(
         typer.echo(f"{bundle}: digest {written.digest}")
 
 
+def precisions(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    data: DataOption,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the figures, JSON.")] = None,
+    split: SplitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Say what precision=fast costs on this CPU: embeddings and probe scores in bf16 beside those in fp32."""
+    import json
+
+    from model import bundle as bundles
+    from training.commands import limit_threads, reported
+    from training.precisions import compare, lines
+
+    with reported():
+        limit_threads(threads)
+        result = compare(bundles.load(bundle), data, tuple(split or ["test"]), threads=threads or 1)
+        for line in lines(result):
+            typer.echo(line)
+        if output is not None:
+            output.write_text(json.dumps(result, indent=2) + "\n")
+
+
 def describe(
     bundle: Annotated[Path, typer.Argument(help="The bundle that gets them.")],
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown.")] = None,
