@@ -103,30 +103,25 @@ def growth(record: Record) -> Figure:
 
 
 def decode(record: Record) -> Figure:
-    """A group of bars for each layout."""
+    """A line for each layout, a point for each reader."""
     layouts = list(dict.fromkeys(row["of"]["layout"] for row in record["rows"]))
     readers = list(dict.fromkeys(row["of"]["reader"] for row in record["rows"]))
-    made = figure(7.5, 0.6 + 0.55 * len(layouts))
+    made = figure(7.5, 1.3 + 0.3 * len(layouts))
     axes = made.subplots()
-    height = 0.8 / len(readers)
     for number, reader in enumerate(readers):
-        found = {
-            r["of"]["layout"]: r["figures"]["us_per_tile"]
-            for r in record["rows"]
-            if r["of"]["reader"] == reader
-        }
-        at = [
-            i + (number - (len(readers) - 1) / 2) * height for i, name in enumerate(layouts) if name in found
-        ]
-        medians = [median for median, _, _ in found.values()]
-        error = [[m - low for m, low, _ in found.values()], [high - m for m, _, high in found.values()]]
-        axes.barh(
-            at, medians, height, xerr=error, label=reader, color=PALETTE[number], error_kw={"linewidth": 1}
-        )
+        rows = [row for row in record["rows"] if row["of"]["reader"] == reader]
+        at = [layouts.index(row["of"]["layout"]) for row in rows]
+        x, below, above = _spread([row["figures"]["us_per_tile"] for row in rows])
+        axes.errorbar(x, at, xerr=[below, above], fmt="o", capsize=2, color=PALETTE[number], label=reader)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(left=10)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(layouts)), layouts)
-    axes.invert_yaxis()
+    axes.set_ylim(len(layouts) - 0.5, -0.5)
+    axes.grid(axis="y", color="#DDDDDD")
+    axes.grid(axis="x", which="both", color="#EEEEEE", linewidth=0.7)
+    axes.set_axisbelow(True)
     axes.set_xlabel("µs from a file's bytes to its pixels, CRS and centre (41 x 41 px)")
     tidy(axes)
     made.legend(
@@ -165,9 +160,7 @@ def _line(axes: Axes, points: Sequence[Point], name: str) -> None:
     if not points:
         return
     x = [at for at, _ in points]
-    medians = [figure[0] for _, figure in points]
-    below = [figure[0] - figure[1] for _, figure in points]
-    above = [figure[2] - figure[0] for _, figure in points]
+    medians, below, above = _spread([figure for _, figure in points])
     axes.errorbar(
         x,
         medians,
@@ -177,6 +170,15 @@ def _line(axes: Axes, points: Sequence[Point], name: str) -> None:
         capsize=2,
         color=_COLOURS.get(name, SKY),
         label=name,
+    )
+
+
+def _spread(figures: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+    """Medians, and how far the lowest and the highest lie from them."""
+    return (
+        [median for median, _, _ in figures],
+        [median - low for median, low, _ in figures],
+        [high - median for median, _, high in figures],
     )
 
 

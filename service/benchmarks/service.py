@@ -64,9 +64,9 @@ def run(
     Returns:
         A record (measurement.py). Rows of a `server`, `connections`, `tiles` (a request) and `cache` have
         `requests_per_s`, `tiles_per_s`, `p50_ms`, `p99_ms`, `client_cpu_share`, and of the same round
-        `share_of_engine`, `over_engine_ms` (p50, at one connection), `times_plain` (against plain FastAPI)
-        and for hits `share_of_empty`. The row `engine alone` has `tiles_per_s`, and `p50_ms` of a lone tile.
-        Rows of a `server` and `after_requests` have `rss_mb` and `processes`.
+        `share_of_engine`, `over_engine_ms` (p50, at one connection) and `times_plain` (against plain
+        FastAPI), or for hits `share_of_empty`. The row `engine alone` has `tiles_per_s`, and `p50_ms` of a
+        lone tile. Rows of a `server` and `after_requests` have `rss_mb` and `processes`.
 
     Raises:
         LoadError: a server does not start, or answered otherwise than it should.
@@ -180,19 +180,20 @@ def _weigh(server: Server) -> Figures:
 
 
 def _compare(each: Round) -> None:
-    """Adds a round's shares and ratios."""
+    """Adds a round's shares and ratios: of answers that were computed, and of cached ones."""
     alone = each[ENGINE]
     for what, figures in each.items():
         row = dict(what)
         if "connections" not in row or row["server"] == EMPTY:
             continue
-        figures["share_of_engine"] = figures["tiles_per_s"] / alone["tiles_per_s"]
-        if row["connections"] == row["tiles"] == 1 and row["cache"] != "hit":
-            figures["over_engine_ms"] = figures["p50_ms"] - alone["p50_ms"]
         same = {"connections": row["connections"], "tiles": row["tiles"], "cache": "none"}
-        plain = each.get(of(server=PLAIN, **same))
+        plain, empty = each.get(of(server=PLAIN, **same)), each.get(of(server=EMPTY, **same))
+        if row["cache"] == "hit":
+            if empty is not None:
+                figures["share_of_empty"] = figures["requests_per_s"] / empty["requests_per_s"]
+            continue
+        figures["share_of_engine"] = figures["tiles_per_s"] / alone["tiles_per_s"]
+        if row["connections"] == row["tiles"] == 1:
+            figures["over_engine_ms"] = figures["p50_ms"] - alone["p50_ms"]
         if plain is not None:
             figures["times_plain"] = figures["tiles_per_s"] / plain["tiles_per_s"]
-        empty = each.get(of(server=EMPTY, **same))
-        if row["cache"] == "hit" and empty is not None:
-            figures["share_of_empty"] = figures["requests_per_s"] / empty["requests_per_s"]
