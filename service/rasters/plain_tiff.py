@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from service.rasters.georeference import Affine
 from service.rasters.raster_header import Limits
 
-# Bytes of all pixels, padding of tiles included. What GDAL costs for a file matters less in larger ones, and
-# it unpacks faster than zlib.
-_MAX_DECODED = 1 << 20
 _MAX_BLOCKS = 4096
 _MAX_ENTRIES = 40
 _MAX_TEXT = 8192  # bytes of GDAL_METADATA and of GeoKeys
@@ -38,6 +35,9 @@ _TYPES = {
     (3, 64): "f8",
 }
 NONE, DEFLATE = 1, 8
+# Bytes of all pixels, padding of tiles included. What GDAL costs for each file matters less in larger ones,
+# and it unpacks faster: from about here on it is the quicker one.
+_MAX_DECODED = {NONE: 1 << 22, DEFLATE: 1 << 18}
 _COMPRESSIONS = {1: NONE, 8: DEFLATE, 32946: DEFLATE}
 HORIZONTAL, FLOATING = 2, 3  # predictors
 _PREDICTORS = {"u": (1, HORIZONTAL), "i": (1, HORIZONTAL), "f": (1, FLOATING)}
@@ -159,7 +159,7 @@ class _Directory:
         blocks = down * across * planes
         pixels = down * rows * across * cols if tiled else width * height
         decoded = pixels * count * int(dtype[1])
-        _expect(blocks <= _MAX_BLOCKS and decoded <= min(_MAX_DECODED, limits.max_decoded_bytes))
+        _expect(blocks <= _MAX_BLOCKS and decoded <= min(_MAX_DECODED[compression], limits.max_decoded_bytes))
         return PlainTiff(
             order=self._order,
             width=width,
