@@ -27,7 +27,7 @@ from service.rasters.plain_tiff import PlainTiff
 from service.rasters.raster_header import GeotiffError as GeotiffError
 from service.rasters.raster_header import Header as Header
 from service.rasters.raster_header import Limits as Limits
-from service.rasters.tiff_header import MAGIC, with_readable_metadata
+from service.rasters.tiff_header import MAGIC, announced_bands, with_readable_metadata
 
 # GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)
@@ -100,6 +100,7 @@ class Reader:
         self.plain = self._pixels is not None
         self._masked = False
         if not self.plain:
+            _check_bands(announced_bands(content), limits)
             self._open_dataset(content, limits, tiff, whole=whole)
 
     def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:
@@ -219,8 +220,7 @@ def _check_header(dataset: DatasetReader, limits: Limits, *, whole: bool) -> Non
         raise GeotiffError(
             "too-large", f"the raster is {width} x {height} px; expected at most {limits.max_pixels:,} pixels"
         )
-    if count > limits.max_bands:
-        raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
+    _check_bands(count, limits)
     kinds = sorted(set(dataset.dtypes))
     if any(kind.startswith("complex") for kind in kinds):
         raise GeotiffError(
@@ -238,6 +238,11 @@ def _check_header(dataset: DatasetReader, limits: Limits, *, whole: bool) -> Non
             f"expected at most {limits.max_decoded_bytes:,}"
             + (" of a file that is read at once; fit=grid reads a scene in parts" if whole else ""),
         )
+
+
+def _check_bands(count: int, limits: Limits) -> None:
+    if count > limits.max_bands:
+        raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
 
 
 def _header(dataset: DatasetReader) -> Header:
