@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -119,6 +119,7 @@ class Batcher:
         self,
         tiles: Sequence[tuple[NDArray[np.uint16], NDArray[np.float32]]],
         output: str,
+        on_result: Callable[[int, Embedding | BaseException], None] | None = None,
     ) -> list[Embedding | BaseException]:
         """Embeds tiles; each succeeds or fails alone.
 
@@ -128,6 +129,7 @@ class Batcher:
         Args:
             tiles: prepared pixels uint16 (7, 40, 40) and encodings float32 (4, 2).
             output: of the network, one of the poolings.
+            on_result: told of each tile's result or error, by its place among the tiles, as it comes.
 
         Returns:
             A result or its error for each tile, in their order.
@@ -140,6 +142,9 @@ class Batcher:
         admission.use(len(tiles))
         alone = not (self._running or len(self._queue) or self._gate.reserved)
         waiting = [Waiting(dn, encoding, output, loop.create_future(), alone) for dn, encoding in tiles]
+        if on_result is not None:
+            for index, tile in enumerate(waiting):
+                tile.future.add_done_callback(partial(_tell, on_result, index))
         self._queue.put(waiting)
         self._note_queue()
         self._wake.set()
@@ -260,3 +265,12 @@ class Batcher:
     def _note_queue(self) -> None:
         metrics.QUEUE_DEPTH.set(len(self._queue))
         metrics.QUEUE_CAPACITY.set(self._gate.capacity)
+
+
+def _tell(
+    on_result: Callable[[int, Embedding | BaseException], None],
+    index: int,
+    future: asyncio.Future[Embedding],
+) -> None:
+    if not future.cancelled():
+        on_result(index, future.exception() or future.result())

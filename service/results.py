@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
 from service.caching.cache_metrics import SHARED
-from service.caching.single_flight import SingleFlight
+from service.caching.single_flight import Land, SingleFlight
 from service.engine import Engine
 from service.errors import ServiceError
 from service.parameters import Pooling
@@ -146,18 +146,35 @@ class Results:
         return values * np.dtype("<f4").itemsize
 
     async def _compute_and_keep(
-        self, pooling: Pooling, wanted: Mapping[bytes, PreparedTile]
+        self,
+        pooling: Pooling,
+        wanted: Mapping[bytes, PreparedTile],
+        land: Land[Embedding | ServiceError],
     ) -> dict[bytes, Embedding | ServiceError]:
-        """Kept before the flight ends, so that whoever comes later finds one or the other."""
-        computed = await self._compute(wanted, pooling)
+        """Kept before the flight ends, so that whoever comes later finds one or the other.
+
+        Who waits for one tile of many, as of a scene, has it as soon as it is there.
+        """
+        computed = await self._compute(wanted, pooling, land if len(wanted) > 1 else None)
         self._cache.put({k: v.values.tobytes() for k, v in computed.items() if isinstance(v, Embedding)})
         return computed
 
     async def _compute(
-        self, wanted: Mapping[bytes, PreparedTile], pooling: Pooling
+        self,
+        wanted: Mapping[bytes, PreparedTile],
+        pooling: Pooling,
+        land: Land[Embedding | ServiceError] | None = None,
     ) -> dict[bytes, Embedding | ServiceError]:
         computed: dict[bytes, Embedding | ServiceError] = {}
-        results = await self._batcher.submit([(t.dn, t.encoding) for t in wanted.values()], pooling)
+        keys = list(wanted)
+
+        def landed(index: int, result: Embedding | BaseException) -> None:
+            if land is not None and isinstance(result, Embedding | ServiceError):
+                land(keys[index], result)
+
+        results = await self._batcher.submit(
+            [(t.dn, t.encoding) for t in wanted.values()], pooling, None if land is None else landed
+        )
         for key, result in zip(wanted, results, strict=True):
             if isinstance(result, BaseException) and not isinstance(result, ServiceError):
                 raise result

@@ -10,6 +10,10 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
+Land = Callable[[bytes, T], None]
+"""Tells a key's result to those who wait for it, before the rest of the computation is done."""
+
+
 class SingleFlight(Generic[W, T]):
     """Computations under way by key. Who asks first computes; who asks meanwhile shares the result.
 
@@ -26,13 +30,14 @@ class SingleFlight(Generic[W, T]):
     async def run(
         self,
         wanted: Mapping[bytes, W],
-        compute: Callable[[Mapping[bytes, W]], Awaitable[Mapping[bytes, T]]],
+        compute: Callable[[Mapping[bytes, W], Land[T]], Awaitable[Mapping[bytes, T]]],
     ) -> tuple[dict[bytes, T], int]:
         """The results of all keys.
 
         Args:
             wanted: key → what its result is computed from.
-            compute: gives the result of every key it is given; what it raises is raised here.
+            compute: gives the result of every key it is given; what it raises is raised here. It may tell
+                results as they come.
 
         Returns:
             Key → result, and how many of them were somebody else's.
@@ -55,15 +60,22 @@ class SingleFlight(Generic[W, T]):
     async def _lead(
         self,
         led: Mapping[bytes, W],
-        compute: Callable[[Mapping[bytes, W]], Awaitable[Mapping[bytes, T]]],
+        compute: Callable[[Mapping[bytes, W], Land[T]], Awaitable[Mapping[bytes, T]]],
     ) -> Mapping[bytes, T]:
         loop = asyncio.get_running_loop()
-        for key in led:
-            self._flying[key] = loop.create_future()
+        futures: dict[bytes, asyncio.Future[T | None]] = {key: loop.create_future() for key in led}
+        self._flying.update(futures)
+
+        def land(key: bytes, result: T) -> None:
+            if not futures[key].done():
+                futures[key].set_result(result)
+
         results: Mapping[bytes, T] = {}
         try:
-            results = await compute(led)
+            results = await compute(led, land)
             return results
         finally:
-            for key in led:
-                self._flying.pop(key).set_result(results.get(key))
+            for key, future in futures.items():
+                del self._flying[key]
+                if not future.done():
+                    future.set_result(results.get(key))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from service.caching.single_flight import SingleFlight
+from service.caching.single_flight import Land, SingleFlight
 
 
 class _Work:
@@ -18,8 +18,9 @@ class _Work:
         self.gate = asyncio.Event()
         self.error: Exception | None = None
 
-    async def __call__(self, wanted: Mapping[bytes, str]) -> dict[bytes, int]:
+    async def __call__(self, wanted: Mapping[bytes, str], land: Land[int]) -> dict[bytes, int]:
         self.asked.append(set(wanted))
+        self.land = land
         await self.gate.wait()
         if self.error is not None:
             error, self.error = self.error, None
@@ -121,5 +122,44 @@ def test_callers_that_lead_and_follow_each_other_do_not_wait_for_ever() -> None:
             results = await asyncio.gather(*tasks)
         assert all(len(result) == 2 for result, _ in results)
         assert sum(map(len, work.asked)) == 4
+
+    asyncio.run(main())
+
+
+def test_a_follower_waits_for_its_own_key_only() -> None:
+    async def main() -> None:
+        flights: SingleFlight[str, int] = SingleFlight()
+        work = _Work()
+        leader = asyncio.create_task(flights.run({b"a": "1", b"b": "22"}, work))
+        await _settle()
+        follower = asyncio.create_task(flights.run({b"b": "22"}, work))
+        await _settle()
+        work.land(b"b", 2)
+        assert await follower == ({b"b": 2}, 1)
+        assert not leader.done()
+        assert await flights.run({b"b": "22"}, work) == ({b"b": 2}, 1)  # also who comes after it has landed
+        work.gate.set()
+        assert await leader == ({b"a": 1, b"b": 2}, 0)
+        assert len(flights) == 0
+        assert work.asked == [{b"a", b"b"}]
+
+    asyncio.run(main())
+
+
+def test_what_has_landed_stays_when_the_leader_is_cancelled() -> None:
+    async def main() -> None:
+        flights: SingleFlight[str, int] = SingleFlight()
+        work = _Work()
+        leader = asyncio.create_task(flights.run({b"a": "1", b"b": "22"}, work))
+        await _settle()
+        follower = asyncio.create_task(flights.run({b"a": "1", b"b": "22"}, work))
+        await _settle()
+        work.land(b"b", 2)
+        leader.cancel()
+        await _settle()
+        work.gate.set()
+        assert await follower == ({b"a": 1, b"b": 2}, 1)
+        assert work.asked == [{b"a", b"b"}, {b"a"}]
+        assert len(flights) == 0
 
     asyncio.run(main())
