@@ -67,7 +67,8 @@ def run(
         LoadError: a server does not start, or answered otherwise than it should.
         BundleError, EngineError: the engine cannot be made.
     """
-    settings = settings.model_copy(update={"cache_mb": 0.0})
+    # With its usual patience a slow machine would refuse some of many waiting tiles.
+    settings = settings.model_copy(update={"cache_mb": 0.0, "request_timeout_s": 300.0})
     engine = make_engine(settings)
     requests = shots("/embed", [sample.make(seed) for seed in range(plan.files)], headers=_UNCACHED)
     measurements: dict[Of, Measure] = {}
