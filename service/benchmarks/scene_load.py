@@ -18,7 +18,7 @@ from service import sample
 from service.benchmarks.load import LoadError
 from service.benchmarks.processes import Server
 
-_ROWS = 512  # that are written at once; also the side of the file's blocks
+_ROWS = 256  # that are written at once; also the side of the file's tiles, as in Landsat's own products
 _SAMPLING_S = 0.02
 _TIMEOUT_S = 1800
 
