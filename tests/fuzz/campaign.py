@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 
 import httpx
 import psutil
@@ -41,6 +42,12 @@ _NAMES = (
     '"',
 )
 _SLOW_S = 2.0  # kept to be looked at, no finding
+_SAMPLES = 100  # of resident memory
+
+MAX_GROWTH_MB = 30  # in all of a campaign after its beginning; the process has about 230 MB
+# The results that the service keeps would take 20,000 inputs to reach their bound of 64 MB: growth by design,
+# behind which a leak could hide. With this setting they reach it at the beginning.
+SETTINGS = {"LANDMOE_CACHE_MB": "4"}
 
 
 @dataclass
@@ -61,26 +68,27 @@ class Report:
 
     @property
     def growth_mb(self) -> float:
-        """Resident memory at the end over that halfway.
+        """Resident memory of the last third of the inputs over that of the third after the first tenth.
 
-        Until then allocators reach their high-water mark: the largest files that the limits let through,
-        decoded in every thread at once.
+        Medians, for a sample may be taken while large files are decoded. In the first tenth libraries are
+        used for the first time.
         """
-        late = [rss for sent, rss in self.rss_mb if sent >= self.inputs / 2] or [0.0]
-        return late[-1] - late[0]
+        early = [rss for sent, rss in self.rss_mb if 0.1 <= sent / self.inputs <= 0.43]
+        late = [rss for sent, rss in self.rss_mb if sent / self.inputs >= 0.67]
+        return median(late) - median(early) if early and late else 0.0
 
     def text(self) -> str:
         """For people."""
         statuses = ", ".join(f"{status}: {n:,}" for status, n in sorted(self.statuses.items()))
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.kinds.most_common(12))
-        rss = ", ".join(f"{mb:.0f}" for _, mb in self.rss_mb)
+        rss = ", ".join(f"{mb:.0f}" for _, mb in self.rss_mb[:: max(1, _SAMPLES // 10)])
         return "\n".join(
             [
                 f"inputs        {self.inputs:,} in {self.seconds:.0f} s",
                 f"by status     {statuses}",
                 f"by problem    {kinds}",
                 f"slowest       {', '.join(f'{s:.2f}' for s in self.slowest_s[:5])} s",
-                f"resident MB   {rss} (grown by {self.growth_mb:.0f} in the second half)",
+                f"resident MB   {rss} (grown by {self.growth_mb:.0f})",
                 f"findings      {len(self.findings)}",
                 *self.findings[:20],
             ]
@@ -121,7 +129,7 @@ async def run(
                 rng = random.Random(f"{seed}/{number}")
                 data = mutated(rng.choice(seeds), rng)
                 await _send(client, data, rng, report, keep)
-                if process is not None and number % max(1, min(1000, inputs // 10)) == 0:
+                if process is not None and number % max(1, inputs // _SAMPLES) == 0:
                     report.rss_mb.append((number, _resident_mb(process)))
                 if process is not None and not process.is_running():
                     report.findings.append("the server process has ended")
