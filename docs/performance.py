@@ -8,6 +8,7 @@ status says whether anything would be.
 
 from __future__ import annotations
 
+import html
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +73,9 @@ def block(record: Record) -> str:
     """What stands between the lines of a bench."""
     name = record["bench"]
     tables = _OWN_TABLES.get(name, _tables)(record)
-    absent = [f"Not measured: {what} ({why})." for what, why in record["absent"].items()]
+    absent = [
+        f"Not measured: {what} ({html.escape(why, quote=False)})." for what, why in record["absent"].items()
+    ]
     figure = f"![{name}](figures/bench-{name}.png)" if name in performance_charts.CHARTS else ""
     return "\n\n".join(filter(None, [_conditions(record), figure, *tables, *absent])) + "\n"
 
