@@ -17,14 +17,14 @@ from model.config import Preprocessing
 from model.moe_mae import MoEMAE
 from training.data import Augmentation, Batch, Batches, Order, TileSet, source_weights
 from training.devices import describe, fabric_for
-from training.initialise import start_positions_as_waves
+from training.initialise import start_from, start_positions_as_waves
 from training.interrupt import Interrupt
 from training.loss import Losses, pretraining_losses, value_weights
 from training.recipe import PretrainConfig
 from training.run_log import RunLog
 from training.schedule import averaged
 from training.shards import PackedSet, PackError, open_packed
-from training.state import Progress, RunState
+from training.state import Progress, RunState, digest
 from training.validation import validate
 
 STATE, BEST, LAST = "state.pt", "best.safetensors", "last.safetensors"
@@ -44,6 +44,7 @@ class Pretraining:
         Raises:
             PackError: the packed set cannot be used.
             StateError: the folder's state is damaged or of a run with another configuration.
+            CheckpointError: the encoder to start from cannot be read or is of another architecture.
         """
         self.config, self.folder = config, folder
         self.fabric, scaler = fabric_for(config.run)
@@ -76,8 +77,11 @@ class Pretraining:
         self.model = MoEMAE(config.architecture, self.preprocessing, config.loss.targets)
         if config.positions == "waves":
             start_positions_as_waves(self.model)
+        self.given = None if config.encoder is None else checkpoint.load(config.encoder)
+        if self.given:
+            start_from(self.model, self.given)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(),
+            [p for p in self.model.parameters() if p.requires_grad],
             lr=config.optimiser.learning_rate,
             betas=config.optimiser.betas,
             weight_decay=config.optimiser.weight_decay,
@@ -87,6 +91,8 @@ class Pretraining:
         self.progress = Progress()
         self.stopped_by: str | None = None  # name of the signal that ended the run early
         learned = {**config.learned(), "data_tiles": len(tiles), "world": self.fabric.world_size}
+        if self.given:
+            learned["encoder"] = digest(self.given.model.encoder)
         self.state = RunState(
             self.model, self.optimiser, self.ema, scaler, self.progress, learned, self.schedule
         )
@@ -112,7 +118,6 @@ class Pretraining:
             (self.folder / "config.json").write_text(record + "\n")
             self.fabric.print(self._headline(), flush=True)
         micro = self.batches.iterate(self.step * config.accumulate, total * config.accumulate)
-        self._wrapped.train()
         try:
             with Interrupt() as interrupt:
                 clock = _Clock(config.batch_size * config.accumulate * self.fabric.world_size)
@@ -165,6 +170,9 @@ class Pretraining:
     def _update(self, micro: Generator[Batch]) -> dict[str, float]:
         """One optimiser step over `accumulate` micro-batches; their mean losses, the rate and the norm."""
         config, count = self.config, self.config.accumulate
+        self.model.train()  # here, since validation leaves it otherwise
+        if self.given:
+            self.model.encoder.eval()  # without the gates' noise: as it will be used
         rate = self.schedule.at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -240,8 +248,10 @@ class Pretraining:
             "steps": self.schedule.total,
             "tiles": self.tiles,
             "best_validation_masked": best if math.isfinite(best) else None,
-            "recipe": self.config.model_dump(mode="json", exclude={"data": {"path": True}}),
+            "recipe": self.config.model_dump(mode="json", exclude={"data": {"path": True}, "encoder": True}),
         }
+        if self.given:
+            info["encoder"] = self.given.info
         checkpoint.save(path, Checkpoint(self.evaluated, self.preprocessing, info))
 
     def _report(self, log: RunLog | None, table: str, row: dict[str, float]) -> None:

@@ -94,6 +94,10 @@ class PretrainConfig(BaseModel):
     positions: Literal["random", "waves"] = Field(
         default="random", description="start of the learned positions; waves: sines of row and column"
     )
+    encoder: Path | None = Field(
+        default=None,
+        description="a checkpoint to start from, whose encoder stays as it is: the decoder alone is trained",
+    )
     data: DataConfig
     optimiser: OptimiserConfig
     loss: LossConfig = LossConfig()
@@ -149,6 +153,7 @@ class PretrainConfig(BaseModel):
             "name": True,
             "steps": True,
             "epochs": True,
+            "encoder": True,  # by its weights, not by where they lie
             "data": {"path": True},
         }
         return self.model_dump(mode="json", exclude=excluded)

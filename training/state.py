@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -117,6 +118,14 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
         raise StateError(f"{path}: not a state of this release (format {FORMAT_VERSION})")
     return state
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 of a module's weights by name, in hexadecimal."""
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode() + b"\0" + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
