@@ -63,7 +63,7 @@ lock:
 	$(COMPILE) --extra cpu -o locks/serve-cpu.txt
 	$(COMPILE) --extra gpu -o locks/serve-gpu.txt
 	$(COMPILE) --extra cpu --extra train --no-emit-package torch -o locks/train.txt
-	$(COMPILE) --extra cpu --extra train --extra otel --extra dev --no-emit-package torch -o locks/dev.txt
+	$(COMPILE) --extra cpu --extra openvino --extra train --extra otel --extra dev --no-emit-package torch -o locks/dev.txt
 
 clean:
 	rm -rf .venv .venv-serve build dist
