@@ -7,7 +7,7 @@ largest absolute difference of a tile, over all outputs, as a share of the tile'
 Where a token's second and third best experts have almost the same gate logit, rounding decides which one it
 takes, in the network itself as well (another machine or thread count may decide otherwise). Such close
 decisions are counted. A tile that differs is excused only if the network gives what the ONNX form gave once
-the two experts of a close decision change places. No export is accepted where close decisions are common.
+the two experts of a close decision change places, or once it sees the tile alone. No export is accepted where close decisions are common.
 """
 
 from __future__ import annotations
@@ -138,13 +138,16 @@ def _is_flip(
     margins: Array,
     tolerance: float,
 ) -> bool:
-    """Whether the network gives `answer` when the experts of one close decision change places."""
-    close = np.argwhere(margins < CLOSE_ROUTING)
-    if len(close) > MAX_TRIALS:
+    """Whether the network gives `answer` when the experts of one close decision change places.
+
+    Or when it sees the tile alone, in which case its own rounding has changed them already.
+    """
+    close = [(int(layer), int(token)) for layer, token in np.argwhere(margins < CLOSE_ROUTING)]
+    if not 0 < len(close) <= MAX_TRIALS:
         return False
-    for layer, token in close:
-        swapped, _ = _reference(encoder, dn, metadata, swap=(int(layer), int(token)))
-        if all(error[0] <= tolerance for error in _errors(answer, swapped).values()):
+    for swap in (None, *close):
+        other, _ = _reference(encoder, dn, metadata, swap)
+        if all(error[0] <= tolerance for error in _errors(answer, other).values()):
             return True
     return False
 

@@ -240,3 +240,17 @@ def test_name_that_does_not_fit_is_refused(small: Checkpoint, tmp_path: Path) ->
 def test_every_part_of_the_fused_encoder_is_covered_above() -> None:
     fields = {f.name for f in dataclasses.fields(FusedEncoder)} - {"config", "layers"}
     assert fields == {"mean", "patches", "patch_constant", "metadata", "metadata_constant"}
+
+
+def test_what_the_network_gives_for_the_tile_alone_is_excused_where_a_decision_is_close() -> None:
+    """Rounding depends on the batch in the network itself, which may have changed the experts already."""
+    encoder = scrambled(seed=3).model.encoder
+    dn, metadata = next(measuring.batches(encoder.config))
+    alone, margins = measuring._reference(encoder, dn, metadata)
+    far = np.ones_like(margins[0])
+    close = far.copy()
+    close[0, 0] = 0
+    assert measuring._is_flip(encoder, dn, metadata, alone, close, 1e-5)
+    assert not measuring._is_flip(encoder, dn, metadata, alone, far, 1e-5)
+    other = {name: values + 1 for name, values in alone.items()}
+    assert not measuring._is_flip(encoder, dn, metadata, other, close, 1e-5)
