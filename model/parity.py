@@ -7,7 +7,8 @@ largest absolute difference of a tile, over all outputs, as a share of the tile'
 Where a token's second and third best experts have almost the same gate logit, rounding decides which one it
 takes, in the network itself as well (another machine or thread count may decide otherwise). Such close
 decisions are counted. A tile that differs is excused only if the network gives what the ONNX form gave once
-the two experts of a close decision change places, or once it sees the tile alone. No export is accepted where close decisions are common.
+the two experts of a close decision change places, or once it sees the tile alone. No export is accepted where
+close decisions are common.
 """
 
 from __future__ import annotations
