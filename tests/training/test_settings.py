@@ -16,7 +16,13 @@ def recipe(*overrides: str, name: str = "smoke") -> PretrainConfig:
 
 @pytest.mark.parametrize("name", [p.stem for p in PACKAGED.glob("*.yaml") if not p.stem.startswith("pack")])
 def test_packaged_recipes_are_valid(name: str) -> None:
-    assert recipe(name=name).data.path == Path("/data")
+    given = ["encoder=/e.safetensors"] if name == "default_decoder" else []
+    assert recipe(*given, name=name).data.path == Path("/data")
+
+
+def test_the_decoders_recipe_asks_for_its_encoder() -> None:
+    with pytest.raises(SettingsError, match="encoder"):
+        recipe(name="default_decoder")
 
 
 @pytest.mark.parametrize("name", [p.stem for p in PACKAGED.glob("pack*.yaml")])
