@@ -95,16 +95,13 @@ class Answer:
         else:
             await run_in_threadpool(self._finish)
         report.note("format", self._seconds + time.perf_counter() - start)
-        kind = formats.KINDS[self.format]
-        headers = _headers(report)
-        if self.format not in ("json", "base64"):
-            headers["Content-Disposition"] = f'attachment; filename="landmoe.{kind.suffix}"'
         if self._file.on_disk:
-            headers["Content-Length"] = str(self._file.size)
-            return StreamingResponse(chunks(self._file), media_type=kind.media_type, headers=headers)
+            headers = _headers(report, self.format) | {"Content-Length": str(self._file.size)}
+            media_type = formats.KINDS[self.format].media_type
+            return StreamingResponse(chunks(self._file), media_type=media_type, headers=headers)
         content = self._file.getvalue()
         self.close()
-        return Response(content, media_type=kind.media_type, headers=headers)
+        return whole(content, self.format, report)
 
     def close(self) -> None:
         """Frees what has been written."""
@@ -184,7 +181,15 @@ def _outcome_label(outcome: Outcome) -> str:
     return f"skipped-{outcome.result.reason}" if isinstance(outcome.result, Skipped) else "ok"
 
 
-def _headers(report: Report) -> dict[str, str]:
+def whole(content: bytes, format: Format, report: Report) -> Response:  # noqa: A002
+    """An answer in memory."""
+    return Response(content, media_type=formats.KINDS[format].media_type, headers=_headers(report, format))
+
+
+def _headers(report: Report, format: Format) -> dict[str, str]:  # noqa: A002
     timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in report.stages.items())
     # Batch size 0: everything came from the cache.
-    return {"Server-Timing": timing, "X-Cache": report.cache, "X-Batch-Size": str(report.batch_size)}
+    headers = {"Server-Timing": timing, "X-Cache": report.cache, "X-Batch-Size": str(report.batch_size)}
+    if format not in ("json", "base64"):
+        headers["Content-Disposition"] = f'attachment; filename="landmoe.{formats.KINDS[format].suffix}"'
+    return headers

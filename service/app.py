@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 
 import structlog
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -36,7 +36,7 @@ from service.http.spool import Spool
 from service.pipeline import Pipeline
 from service.products import Probes
 from service.routes import classify, embed, system
-from service.routes.entry import enter
+from service.routes.shortcut import Shortcut
 from service.settings import Settings
 from service.telemetry import metrics
 from service.telemetry.vital_signs import VitalSigns
@@ -120,8 +120,8 @@ def create_app(
         redoc_url=None,
     )
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
-    app.include_router(embed.router, dependencies=[Depends(enter)])
-    app.include_router(classify.router, dependencies=[Depends(enter)])
+    app.include_router(embed.router)
+    app.include_router(classify.router)
     app.include_router(system.router)
     if settings.metrics_port is None:
         app.include_router(system.metrics_router)
@@ -131,6 +131,12 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_framework)
     app.add_exception_handler(RequestValidationError, _answer_framework)
     origins = settings.allowed_origins
+    app.add_middleware(
+        Shortcut,
+        routes=[*embed.router.routes, *classify.router.routes],
+        errors=(ServiceError, *TILE_ERRORS),
+        answer_error=_answer_typed,
+    )
     app.add_middleware(Connections)
     app.add_middleware(Guard, keys=keys, body_timeout_s=settings.body_timeout_s, allow_origins=bool(origins))
     if origins:

@@ -58,6 +58,18 @@ class Cache:
         LOOKUPS["alias", "miss"].inc(len(keys) - hits)
         return found
 
+    def get_answer(self, key: bytes) -> bytes | None:
+        """A whole answer that `put_answer` has kept; one that is there counts as its tile's lookups."""
+        (found,) = self._memory.get([key])
+        if found is not None:
+            LOOKUPS["alias", "hit"].inc()
+            LOOKUPS["memory", "hit"].inc()
+        return found
+
+    def put_answer(self, key: bytes, answer: bytes) -> None:
+        """Keeps the whole answer to a request for one tile, in this process only."""
+        self._memory.put({key: answer})
+
     def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Keeps values; returns at once."""
         self._memory.put(entries)

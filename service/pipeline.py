@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from service import sample
 from service.batcher import Batcher
 from service.cache import Cache
-from service.caching.aliases import Aliases
+from service.caching.aliases import Aliases, rules
+from service.caching.whole_answers import WholeAnswers
 from service.engine import Engine
 from service.errors import TILE_ERRORS, DeadlineError, RequestError
 from service.files import File, Source
@@ -53,6 +54,8 @@ class Pipeline:
         # A thread of their own: a scene is long, and tiles must not wait behind it.
         self._scene_readers = ThreadPoolExecutor(max(1, decode_threads // 2), thread_name_prefix="scene")
         self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
+        computed_with = f"{engine.provider}:{engine.precision}".encode()
+        self.answers = WholeAnswers(rules(engine.bundle, self._limits) + computed_with, cache)
 
     async def warm_up(self) -> None:
         """Decodes a made-up tile, so that no request pays for GDAL's and PROJ's first use."""

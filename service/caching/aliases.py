@@ -35,6 +35,20 @@ _AFTER_PREPARATION = {"pooling", "normalize", "format", "probe", "top_k", "thres
 _HASH_BYTES = 32
 
 
+def rules(bundle: Bundle, limits: Limits) -> bytes:
+    """Everything but the request that what is said of a file depends on."""
+    return dumps(
+        {
+            "format": _FORMAT_VERSION,
+            "service": version("landmoe"),
+            "preprocessing": PREPROCESSING_VERSION,
+            "bundle": bundle.digest,
+            "limits": repr(limits),
+            "answer": Item.model_json_schema(),
+        }
+    )
+
+
 class Aliases:
     """The first question to the cache.
 
@@ -48,16 +62,7 @@ class Aliases:
     def __init__(self, bundle: Bundle, limits: Limits, cache: Cache, threads: Executor) -> None:
         self._cache = cache
         self._threads = threads
-        self._rules = dumps(
-            {
-                "format": _FORMAT_VERSION,
-                "service": version("landmoe"),
-                "preprocessing": PREPROCESSING_VERSION,
-                "bundle": bundle.digest,
-                "limits": repr(limits),
-                "answer": Item.model_json_schema(),
-            }
-        )
+        self._rules = rules(bundle, limits)
 
     async def find(
         self,

@@ -1,4 +1,4 @@
-"""`landmoe embed` and `landmoe classify`: what they are called with. `service.clients.embed_files` does the work."""
+"""`landmoe embed` and `landmoe classify`: what they are called with. `embed_files` does the work."""
 
 from __future__ import annotations
 

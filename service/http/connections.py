@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem, problem_response
 
+# Before that, a client's end is not looked for: most requests that the cache answers need no task that does.
+_WATCH_AFTER_S = 0.002
+
 
 class Connections:
     """ASGI middleware. Cancels a request whose client closes the connection before it is answered.
@@ -34,8 +37,9 @@ class Connections:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = asyncio.current_task()
+        loop, request = asyncio.get_running_loop(), asyncio.current_task()
         watch: asyncio.Task[None] | None = None
+        timer: asyncio.TimerHandle | None = None
         gone = started = answered = False
 
         async def wait_for_end() -> None:
@@ -46,14 +50,19 @@ class Connections:
                 gone = True
                 request.cancel()
 
-        async def receive_and_watch() -> Message:
+        def start_watch() -> asyncio.Task[None]:
             nonlocal watch
-            if watch is not None:  # the body is over; what comes is the end
-                await asyncio.shield(watch)
+            watch = watch or loop.create_task(wait_for_end())
+            return watch
+
+        async def receive_and_watch() -> Message:
+            nonlocal timer
+            if timer is not None:  # the body is over; what comes is the end
+                await asyncio.shield(start_watch())
                 return {"type": "http.disconnect"}
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                watch = asyncio.create_task(wait_for_end())
+                timer = loop.call_later(_WATCH_AFTER_S, start_watch)
             return message
 
         async def send_and_note(message: Message) -> None:
@@ -79,5 +88,7 @@ class Connections:
                 await problem_response(body, {"Connection": "close"})(scope, receive, send)
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             if watch is not None:
                 watch.cancel()

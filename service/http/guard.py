@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RequestError, ServiceError, problem, problem_response
@@ -51,9 +51,11 @@ class Guard:
         self._app = app
         self._keys = keys
         self._body_timeout_s = body_timeout_s
-        self._headers = dict(_HEADERS)
+        headers = dict(_HEADERS)
         if allow_origins:
-            self._headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        self._data_headers = _raw(headers | {"Content-Security-Policy": _DATA_POLICY})
+        self._page_headers = _raw(headers | {"Content-Security-Policy": _PAGE_POLICY})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -61,18 +63,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        policy = _PAGE_POLICY if path == "/docs" else _DATA_POLICY
+        added = self._page_headers if path == "/docs" else self._data_headers
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", policy)
+                headers = message["headers"] = list(message.get("headers", ()))
+                given = {name for name, _ in headers}
+                headers += [pair for pair in added if pair[0] not in given]
             await send(message)
 
         try:
-            self._check_key(Headers(scope=scope).get(API_KEY), path)
+            self._check_key(scope, path)
         except ServiceError as error:
             state = scope["state"]
             state["outcome"] = error.code
@@ -81,9 +82,10 @@ class Guard:
             return
         await self._app(scope, _Body(receive, self._body_timeout_s), send_with_headers)
 
-    def _check_key(self, given: str | None, path: str) -> None:
+    def _check_key(self, scope: Scope, path: str) -> None:
         if not self._keys or path in _OPEN or path.startswith(_OPEN_BELOW):
             return
+        given = Headers(scope=scope).get(API_KEY)
         if given is None or not self._keys.knows(given):
             came = "no API key came" if given is None else "the API key is not known"
             raise ServiceError(
@@ -92,6 +94,10 @@ class Guard:
                 # The body is not read: the connection cannot be used for another request.
                 {"WWW-Authenticate": f'ApiKey realm="landmoe", header="{API_KEY}"', "Connection": "close"},
             )
+
+
+def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 class _Body:

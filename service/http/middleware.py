@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
+from functools import lru_cache
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from service.telemetry import metrics, tracing
 log = structlog.get_logger()
 
 REQUEST_ID = "X-Request-ID"
+_HEADER = REQUEST_ID.lower().encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")  # goes into logs and back into a header
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
 _STATUS_CLIENT_GONE = 499  # never sent; nginx's name for it
@@ -38,8 +40,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        request_id = state["request_id"] = _request_id(Headers(scope=scope).get(REQUEST_ID))
-        structlog.contextvars.clear_contextvars()
+        request_id = state["request_id"] = _request_id(scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         start = time.perf_counter()
         status = 0
@@ -48,7 +49,8 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = [pair for pair in message.get("headers", ()) if pair[0] != _HEADER]
+                message["headers"] = [*headers, (_HEADER, request_id.encode())]
             await send(message)
 
         with tracing.request(scope, request_id):
@@ -69,16 +71,28 @@ class Observed:
                 _record(scope, status, time.perf_counter() - start)
 
 
-def _request_id(given: str | None) -> str:
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            given = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(given):
+                return str(given)
+            break
+    return os.urandom(16).hex()
+
+
+@lru_cache(maxsize=1024)
+def _series(route: str, outcome: str) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(route, outcome), metrics.REQUEST_DURATION.labels(route)
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
     # The route's template, never the path: a scanner must not make a time series for each of its guesses.
     route = getattr(scope.get("route"), "path", None) or "unmatched"
     outcome = scope["state"].get("outcome") or ("ok" if 0 < status < 400 else "error")
-    metrics.REQUESTS.labels(route, outcome).inc()
-    metrics.REQUEST_DURATION.labels(route).observe(seconds)
+    requests, duration = _series(route, outcome)
+    requests.inc()
+    duration.observe(seconds)
     tracing.answered(route, status, outcome)
     level = log.debug if route in _QUIET and status < 400 else log.info
     level(

@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.errors import RequestError
 from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
@@ -62,8 +62,9 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
     _check_announced(request, settings, spool)
     share = spool.share()
     values: dict[str, list[str]] = defaultdict(list)
-    for name, text in request.query_params.multi_items():
-        values[name].append(text)
+    if request.scope["query_string"]:
+        for name, text in request.query_params.multi_items():
+            values[name].append(text)
     if multipart:
         files = await _receive_form(request, settings, values, share)
     else:
@@ -76,6 +77,9 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
 
 
 async def _receive_raw(request: Request, settings: Settings, share: Share) -> File:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) <= min(_CHUNK_BYTES, share.left):
+        return File(await _receive_small(request, settings), None)
     file = share.open()
     try:
         async with aclosing(_bounded(request, settings)) as stream:
@@ -88,6 +92,21 @@ async def _receive_raw(request: Request, settings: Settings, share: Share) -> Fi
         file.close()
         raise
     return File(await _settled(file), None)
+
+
+async def _receive_small(request: Request, settings: Settings) -> bytes:
+    """A body that stays in memory, without what a large one needs."""
+    body = b""
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        body = body + piece if body else piece
+        if len(body) > settings.max_upload_bytes:
+            raise _too_large(f"a body of more than {settings.max_upload_bytes:,} bytes", settings)
+        if not message.get("more_body", False):
+            return body
 
 
 async def _receive_form(

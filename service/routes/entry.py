@@ -14,7 +14,7 @@ _SMALL_BYTES = 65_536
 _TYPICAL_TILE_BYTES = 25_000
 
 
-async def enter(request: Request) -> None:
+def enter(request: Request) -> None:
     """Refuses a request that could not be worked on now, before a large body is read.
 
     Puts `timeout_s` into the request's state: what the client allows, None if it does not say.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,7 +11,8 @@ from fastapi import Request
 from starlette.responses import Response
 
 from service import formats
-from service.answer import Answer, HopelessError
+from service.answer import Answer, HopelessError, whole
+from service.caching.whole_answers import WholeAnswers
 from service.errors import RequestError, code_of
 from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
@@ -18,7 +20,11 @@ from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOpt
 from service.pipeline import Pipeline
 from service.products import Product
 from service.results import Report
+from service.routes.entry import enter
 from service.settings import Settings
+from service.telemetry import metrics
+
+_ANSWERED = metrics.TILES.labels("ok")
 
 Options = TypeVar("Options", EmbedOptions, ClassifyOptions)
 
@@ -34,8 +40,13 @@ async def respond(
         make_product: what is wanted of each tile, from the options.
     """
     app = request.app.state
+    enter(request)
     upload = await receive(request, app.settings, app.spool)
+    answers: WholeAnswers = app.pipeline.answers
     try:
+        key = None if _bypass(request) else answers.key(request, upload.files)
+        if key is not None and (again := _again(answers, key)) is not None:
+            return again
         parameters, options = parse(upload.values, len(upload.files), model)
         product = make_product(options)
         wanted = formats.negotiate(options.format, request.headers.get("accept"))
@@ -53,7 +64,20 @@ async def respond(
         upload.close()
     if response.status_code >= 400:
         request.state.outcome = code_of(tally.failures[0][1])
+    elif key is not None and report.cache == "hit" and options.fit != "grid" and type(response) is Response:
+        answers.put(key, bytes(response.body), wanted)
     return response
+
+
+def _again(answers: WholeAnswers, key: bytes) -> Response | None:
+    """The answer to a request that came before."""
+    start = time.perf_counter()
+    if (found := answers.get(key)) is None:
+        return None
+    report = Report()
+    report.note("cache", time.perf_counter() - start)
+    _ANSWERED.inc()
+    return whole(*found, report)
 
 
 async def _tiles(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import structlog
@@ -21,22 +22,26 @@ def configure(level: LogLevel = "info", log_format: LogFormat = "auto") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Plain tracebacks: with local variables they would put users' data into the log, and take seconds.
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    trace = structlog.processors.format_exc_info
+    # Our own events go straight to the file: the standard library's way costs a tenth of a cached request.
+    ours: list[structlog.typing.Processor] = (
+        [trace, structlog.processors.JSONRenderer(_dumps_bytes)] if as_json else [console]
+    )
+    theirs: list[structlog.typing.Processor] = (
+        [trace, structlog.processors.JSONRenderer(_dumps)] if as_json else [console]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *ours],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _Lines(sys.stderr.buffer if as_json else sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _drop_color],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *theirs],
         )
     )
     root = logging.getLogger()
@@ -50,7 +55,29 @@ def configure(level: LogLevel = "info", log_format: LogFormat = "auto") -> None:
 
 
 def _dumps(event: Any, **_: Any) -> str:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return _dumps_bytes(event).decode()
+
+
+def _dumps_bytes(event: Any, **_: Any) -> bytes:
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # text that is not Unicode
+        return orjson.dumps({name: repr(value) for name, value in event.items()})
+
+
+class _Lines:
+    """What structlog writes to. No request fails because its line in the log cannot be written."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def msg(self, line: str | bytes) -> None:
+        """Writes a line."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(line + b"\n" if isinstance(line, bytes) else line + "\n")
+            self._file.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _drop_color(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -219,3 +219,59 @@ def test_equal_tiles_at_the_same_time_are_computed_once(make_client: MakeClient)
 
 def _decodes() -> float:
     return REGISTRY.get_sample_value("landmoe_stage_duration_seconds_count", {"stage": "decode"}) or 0
+
+
+def _written_out(answer: httpx.Response) -> bool:
+    """Whether the answer was worked out at all, or is a text kept whole."""
+    return "format;" in answer.headers["Server-Timing"]
+
+
+def test_a_request_that_comes_a_third_time_gets_the_text_of_the_second(client: TestClient) -> None:
+    answers = [_post(client, lat=10, lon=20) for _ in range(3)]
+    assert [a.headers["X-Cache"] for a in answers] == ["miss", "hit", "hit"]
+    assert answers[2].content == answers[1].content
+    assert answers[2].headers["content-type"] == answers[1].headers["content-type"]
+    assert (_written_out(answers[1]), _written_out(answers[2])) == (True, False)
+    assert len({a.headers["X-Request-ID"] for a in answers}) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"params": {"lat": 10, "lon": 21}},
+        {"params": {"pooling": "cls"}},
+        {"headers": {"Accept": "application/x-npy"}},
+        {"headers": FRESH},
+        {"content": geotiff(dn_pixels(seed=9))},
+        {"files": {"tile": ("a.tif", TILE)}},
+    ],
+)
+def test_only_the_same_request_gets_a_kept_text(client: TestClient, other: dict[str, Any]) -> None:
+    same: dict[str, Any] = {"content": TILE, "params": {"lat": 10, "lon": 20}, "headers": TIFF}
+    kept = [client.post("/embed", **same) for _ in range(3)][2]
+    if "files" in other:
+        changed = client.post("/embed", files=other["files"], params=same["params"])
+    else:
+        changed = client.post("/embed", **{**same, **other, "headers": TIFF | other.get("headers", {})})
+    assert changed.status_code == 200
+    assert _written_out(changed)
+    assert changed.content != kept.content
+
+
+def test_kept_texts_are_counted_as_answers(client: TestClient) -> None:
+    def answered() -> float | None:
+        return REGISTRY.get_sample_value("landmoe_tiles_total", {"outcome": "ok"})
+
+    for _ in range(2):
+        _post(client)
+    before, hits = answered(), LOOKUPS["alias", "hit"]._value.get()
+    assert _post(client).headers["X-Cache"] == "hit"
+    assert answered() == (before or 0) + 1
+    assert LOOKUPS["alias", "hit"]._value.get() == hits + 1
+
+
+def test_a_refusal_is_never_kept(client: TestClient) -> None:
+    for _ in range(3):
+        answer = _post(client, data=TILE, units="furlongs")
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "urn:landmoe:problem:bad-parameter"
