@@ -4,9 +4,9 @@ OpenVINO reads the same ONNX file as ONNX Runtime and rounds the products' facto
 the last product of a branch and an output stays in fp32: so does the residual stream, since the tokens are
 an output (this is why all outputs stay in the model, whichever are wanted).
 
-A model of a fixed batch size is a tenth faster than one of any size, but takes some 90 MB more: so there is
-one of the size of full batches, and one for what remains of a batch when it is cut. A tile's result does
-not depend on which: it is bitwise the same (tested).
+A model of any batch size gave some tiles another result in some batches. Of fixed sizes a tile's is bitwise
+the same (tested), and they are a tenth faster. So there is one of the size of full batches, and one for
+single tiles: what remains of a batch when it is cut.
 """
 
 from __future__ import annotations
@@ -34,16 +34,13 @@ class OpenVinoSession:
         content: of the ONNX file.
         threads: of all runs together.
         streams: runs at once, which share the threads; `run` may be called by as many threads.
-        fixed: tiles in a full batch; larger ones are cut.
-        others: whether smaller batches come too; without it, each is an error.
+        fixed: tiles in a full batch; others are cut into such and single tiles.
 
     Raises:
         Exception: OpenVINO refuses the file; its errors are RuntimeError in practice.
     """
 
-    def __init__(
-        self, content: bytes, *, threads: int, streams: int, fixed: int, others: bool = True
-    ) -> None:
+    def __init__(self, content: bytes, *, threads: int, streams: int, fixed: int) -> None:
         import openvino as ov
 
         core = ov.Core()
@@ -54,28 +51,30 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,  # the CPUs are shared with decoding, and with other processes
         }
         self._fixed = fixed
-        self._idle: dict[bool, SimpleQueue[Any]] = {}  # requests, by whether the batch is a full one
+        self._idle: dict[int, SimpleQueue[Any]] = {}  # requests, by batch size
         model = core.read_model(content)
         self.outputs = tuple(output.any_name for output in model.outputs)
         types = {ov.Type.u16: "tensor(uint16)", ov.Type.f32: "tensor(float)"}  # as ONNX Runtime calls them
         self.inputs = {i.any_name: types.get(i.element_type, str(i.element_type)) for i in model.inputs}
-        for full in (True, False) if others else (True,):
+        for size in {fixed, 1}:
             model = core.read_model(content)
-            if full:
-                model.reshape({i.any_name: [fixed, *list(i.partial_shape)[1:]] for i in model.inputs})
+            model.reshape({i.any_name: [size, *list(i.partial_shape)[1:]] for i in model.inputs})
             compiled = core.compile_model(model, "CPU", options)
-            self._idle[full] = SimpleQueue()
+            self._idle[size] = SimpleQueue()
             for _ in range(streams):
-                self._idle[full].put(compiled.create_infer_request())
+                self._idle[size].put(compiled.create_infer_request())
 
     def run(
         self, dn: NDArray[np.uint16], metadata: NDArray[np.float32], outputs: Sequence[str]
     ) -> list[NDArray[np.float32]]:
         """The outputs asked for, of the tiles dn uint16 (B, 7, 40, 40) with metadata float32 (B, 4, 2)."""
         parts: list[list[NDArray[np.float32]]] = []
-        for start in range(0, len(dn), self._fixed):
-            piece = slice(start, start + self._fixed)
+        start = 0
+        while start < len(dn):
+            size = self._fixed if len(dn) - start >= self._fixed else 1
+            piece = slice(start, start + size)
             parts.append(self._run(dn[piece], metadata[piece], outputs))
+            start += size
         if len(parts) == 1:
             return parts[0]
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
@@ -83,7 +82,7 @@ class OpenVinoSession:
     def _run(
         self, dn: NDArray[np.uint16], metadata: NDArray[np.float32], outputs: Sequence[str]
     ) -> list[NDArray[np.float32]]:
-        idle = self._idle[len(dn) == self._fixed]
+        idle = self._idle[len(dn)]
         request = idle.get()
         try:
             results = request.infer({"dn": dn, "metadata": metadata})

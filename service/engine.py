@@ -188,9 +188,7 @@ class OnnxEngine:
         return "OpenVINO" if self.precision == openvino_session.NUMBERS else "ONNX Runtime"
 
     def _open_openvino(self, threads: int, *, streams: int, fixed: int) -> OpenVinoSession:
-        session = OpenVinoSession(
-            self._content, threads=threads, streams=streams, fixed=fixed, others=fixed > 1
-        )
+        session = OpenVinoSession(self._content, threads=threads, streams=streams, fixed=fixed)
         _check_signature(session.inputs, session.outputs, str(self._path))
         self.gives_routing = ROUTING in session.outputs
         return session
