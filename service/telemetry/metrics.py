@@ -117,7 +117,8 @@ STAGES = {
 
 def set_model(bundle: Bundle, precision: str, provider: str) -> None:
     """Names the served model; another one named before is forgotten."""
-    MODEL_INFO.clear()
+    if MULTIPROCESS_DIR not in os.environ:  # a worker process names one model in its life
+        MODEL_INFO.clear()
     MODEL_INFO.labels(
         bundle.name, bundle.version, bundle.digest, precision, provider, str(bundle.trained).lower()
     ).set(1)
