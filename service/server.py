@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -78,6 +79,12 @@ class _Server(uvicorn.Server):
             signal.signal(sig, signal.SIG_DFL)
             os.kill(os.getpid(), sig)
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts as uvicorn does; what is there then stays, and the garbage collector need not look at it."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     async def main_loop(self) -> None:
         """Until told to stop; then it is not ready, but takes requests until nobody sends any more."""

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from service.cache import Cache
 from service.files import File, Source
+from service.http.headers import header
 from service.parameters import Format
 
 _MAX_BYTES = 131_072  # hashing this much takes 0.1 ms: not on the event loop for more
@@ -37,12 +38,12 @@ class WholeAnswers:
         file = files[0]
         if not (isinstance(file, File) and isinstance(file.data, bytes)) or file.source is not None:
             return None
-        headers = request.headers
-        if len(file.data) > _MAX_BYTES or headers.get("content-type", "").startswith("multipart"):
+        media_type = (header(request, b"content-type") or "").lower()
+        if len(file.data) > _MAX_BYTES or media_type.startswith("multipart"):
             return None
         scope = request.scope
         state = self._rules.copy()
-        for part in (scope["route"].path, scope["query_string"], headers.get("accept", "")):
+        for part in (scope["route"].path, scope["query_string"], header(request, b"accept") or ""):
             text = part.encode("latin-1", "replace") if isinstance(part, str) else part
             state.update(b"%d:%s" % (len(text), text))
         state.update(file.data)

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from service.errors import RequestError
 from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
+from service.http.headers import header
 from service.http.spool import Share, Spool, SpoolFile
 from service.rasters.mtl import MAX_BYTES
 from service.rasters.tiff_header import make_metadata_readable
@@ -53,7 +54,7 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
             tile, a parameter both in the query and in the form.
         starlette.requests.ClientDisconnect: the client has gone.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     multipart = media_type == "multipart/form-data"
     if not multipart and media_type not in RAW_TYPES and media_type not in UNSPECIFIC_TYPES:
         raise RequestError("unsupported-media-type", f"Content-Type is {media_type[:100]!r}; {EXPECTED}")
@@ -77,7 +78,7 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
 
 
 async def _receive_raw(request: Request, settings: Settings, share: Share) -> File:
-    announced = request.headers.get("content-length", "")
+    announced = header(request, b"content-length") or ""
     if announced.isdecimal() and int(announced[:20]) <= min(_CHUNK_BYTES, share.left):
         return File(await _receive_small(request, settings), None)
     file = share.open()
@@ -240,7 +241,7 @@ def _check_charset(request: Request) -> None:
 
 def _check_announced(request: Request, settings: Settings, spool: Spool) -> None:
     """Refuses by Content-Length, before any of the body is read."""
-    text = request.headers.get("content-length", "")
+    text = header(request, b"content-length") or ""
     length = int(text[:20]) if text.isdecimal() else 0
     if length > settings.max_upload_bytes:
         raise _too_large(f"a body of {length:,} bytes", settings)

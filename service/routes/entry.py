@@ -6,12 +6,14 @@ from fastapi import Request
 
 from service.batcher import Batcher
 from service.http import deadline
+from service.http.headers import header
 from service.settings import Settings
 
 # What is no larger is read in any case: its answer may be in the cache, and it costs less than to say no.
 _SMALL_BYTES = 65_536
 # A tile's 40 x 40 px of seven bands in uint16, and the tags around them.
 _TYPICAL_TILE_BYTES = 25_000
+_TIMEOUT = deadline.HEADER.lower().encode()
 
 
 def enter(request: Request) -> None:
@@ -25,8 +27,8 @@ def enter(request: Request) -> None:
     """
     settings: Settings = request.app.state.settings
     batcher: Batcher = request.app.state.batcher
-    request.state.timeout_s = deadline.requested_s(request.headers.get(deadline.HEADER), settings)
-    length = request.headers.get("content-length", "")
+    request.state.timeout_s = deadline.requested_s(header(request, _TIMEOUT), settings)
+    length = header(request, b"content-length") or ""
     size = int(length[:20]) if length.isdecimal() else None
     if size is None or size > _SMALL_BYTES:
         batcher.check(_tiles(request, size or 0, settings))

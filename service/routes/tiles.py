@@ -14,6 +14,7 @@ from service import formats
 from service.answer import Answer, HopelessError, whole
 from service.caching.whole_answers import WholeAnswers
 from service.errors import RequestError, code_of
+from service.http.headers import header
 from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
 from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
@@ -125,7 +126,7 @@ async def _scenes(
 
 
 def _bypass(request: Request) -> bool:
-    return "no-cache" in request.headers.get("cache-control", "").lower()
+    return "no-cache" in (header(request, b"cache-control") or "").lower()
 
 
 def _check(options: RequestOptions, wanted: Format, sources: int) -> None:
