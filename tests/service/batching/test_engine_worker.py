@@ -30,11 +30,16 @@ def left_over(before: set[threading.Thread]) -> set[threading.Thread]:
 
 
 def test_an_engine_s_thread_has_ended_when_the_application_is_closed() -> None:
+    before = set(threading.enumerate())
+
+    def engines() -> list[str]:
+        return [t.name for t in set(threading.enumerate()) - before if t.name.startswith("engine-")]
+
     async def scenario() -> list[str]:
         transport = InProcessTransport(Settings(), app=create_app(Settings(), FakeEngine(concurrency=3)))
         async with transport:
-            assert [t.name for t in threading.enumerate() if t.name.startswith("engine-")]
-        return [t.name for t in threading.enumerate() if t.name.startswith("engine-")]
+            assert engines()
+        return engines()
 
     assert asyncio.run(scenario()) == []
 
