@@ -1,7 +1,7 @@
 """The short way to the routes for tiles, which read their request themselves and return a response.
 
 FastAPI documents these routes. On the way to them it resolves dependencies, keeps stacks of what to close
-and wraps what is sent; they need none of it, and it is a third of what a request costs beside the engine.
+and wraps what is sent; they need none of it, and it was a sixth of what a cached request cost.
 """
 
 from __future__ import annotations
