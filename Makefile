@@ -28,8 +28,10 @@ install: .venv/.ready
 	.venv/bin/python $(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
+# Training in a process of its own: not beside the runtimes and threads that the service's tests have loaded.
 test: install
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest tests --ignore=tests/training
+	.venv/bin/python -m pytest tests/training
 
 check: install
 	.venv/bin/ruff format --check .
