@@ -21,8 +21,7 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
         evaluation: `evaluation.json` of `landmoe-train evaluate`; its findings become metrics.
 
     Raises:
-        BundleError: no bundle there, the evaluation is of another network, or not an evaluation.
-        OSError: a file cannot be read.
+        BundleError: no bundle there, a file that cannot be read, or an evaluation of another network.
     """
     old = bundles.load(path)
     metrics = old.metrics if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)}
@@ -37,14 +36,21 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
         training=old.training,
         metrics=metrics,
         parity=old.parity,
-        card=old.card if card is None else card.read_text(encoding="utf-8"),
+        card=old.card if card is None else _text(card),
         files=kept,
     )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read as text ({error})") from error
+
+
 def _read(path: Path, bundle: Bundle) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(_text(path))
         found = result["checkpoint"]["config"], result["checkpoint"]["info"].get("step")
         summary = findings(result)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

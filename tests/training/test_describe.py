@@ -69,3 +69,11 @@ def test_an_evaluation_of_another_network_is_refused(
         with pytest.raises(BundleError, match=r"not the evaluation\.json"):
             describe(exported, evaluation=written(tmp_path / "e.json", content))
     assert "evaluation" not in bundle.load(exported).metrics
+
+
+def test_files_that_cannot_be_read_are_refused(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "picture.md").write_bytes(b"\x89PNG\xff")
+    for name in ("missing.md", "picture.md"):
+        for given in ({"card": tmp_path / name}, {"evaluation": tmp_path / name}):
+            with pytest.raises(BundleError, match=f"{name}: cannot be read as text"):
+                describe(exported, **given)
