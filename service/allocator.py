@@ -16,6 +16,9 @@ MMAP_THRESHOLD_BYTES = 4 << 20
 # is from one tile to the next.
 TRIM_THRESHOLD_BYTES = 8 << 20
 
+# Work that held less than this in small blocks leaves nothing behind that is worth looking for.
+WORTH_TRIMMING_BYTES = TRIM_THRESHOLD_BYTES
+
 _OPERATORS_CHOICE = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -37,3 +40,17 @@ def give_back_freed_memory() -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     )
+
+
+def give_back_free_pages() -> bool:
+    """Gives back what is free anywhere in the heaps of all threads, not only at their ends; after large work.
+
+    A heap shrinks from its end, and one block of 48 bytes there keeps all that is free below it. glibc itself
+    leaves such blocks: each thread keeps some that were freed for its next allocations. Takes 0.2 ms where
+    nothing is to be given back, 3 ms for 45 MB.
+
+    Returns:
+        Whether there was something.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))

@@ -21,6 +21,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
+from service.allocator import WORTH_TRIMMING_BYTES, give_back_free_pages
 from service.rasters import known_places, plain_geotiff, plain_tiff
 from service.rasters.georeference import Affine, Georeference, placed
 from service.rasters.plain_tiff import PlainTiff
@@ -43,8 +44,9 @@ _GDAL_OPTIONS = {
     "GTIFF_IGNORE_READ_ERRORS": "NO",
     "GDAL_NUM_THREADS": "1",
 }
-# MB, of the whole process: scenes are read block by block, each once. GDAL would take 5 % of the memory.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
+# MB, of the whole process: every block is read once, in pieces of a few megabytes. GDAL would take 5 % of the
+# memory, and keeps what it has until the file is closed.
+os.environ.setdefault("GDAL_CACHEMAX", "16")
 _LIMITS = Limits()
 _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
@@ -98,12 +100,14 @@ class Reader:
                 self.header, self._pixels = found
                 self.block_rows, self.block_cols = self.header.height, self.header.width
         self.plain = self._pixels is not None
+        self._bytes_read = 0  # through GDAL
         self._masked = False
         if not self.plain:
             _check_bands(announced_bands(content), limits)
             self._open_dataset(content, limits, tiff, whole=whole)
 
     def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:
+        self._open.callback(self._give_back)  # the last thing that is done when it is closed
         with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
             try:
                 if isinstance(content, Path):
@@ -141,12 +145,11 @@ class Reader:
         indexes = None if bands is None else list(bands)
         with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
             if window is None or window == self.header.whole:
-                whole: npt.NDArray[Any] = self._dataset.read(indexes)
-                return whole
-            part: npt.NDArray[Any] = self._dataset.read(
-                indexes, window=rasterio.windows.Window(col, row, width, height)
-            )
-            return part
+                part: npt.NDArray[Any] = self._dataset.read(indexes)
+            else:
+                part = self._dataset.read(indexes, window=rasterio.windows.Window(col, row, width, height))
+        self._bytes_read += part.nbytes
+        return part
 
     def read_mask(self, window: tuple[int, int, int, int] | None = None) -> npt.NDArray[np.bool_] | None:
         """Where (height, width) the mask inside the file lets pixels through; None if it has none.
@@ -166,6 +169,11 @@ class Reader:
     def close(self) -> None:
         """Lets the file go."""
         self._open.close()
+
+    def _give_back(self) -> None:
+        """GDAL kept blocks of the file until now, of a kilobyte each if the file says so."""
+        if self._bytes_read >= WORTH_TRIMMING_BYTES:
+            give_back_free_pages()
 
     def __enter__(self) -> Reader:
         return self

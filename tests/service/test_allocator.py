@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 
@@ -65,3 +68,61 @@ def test_freed_arrays_are_given_back() -> None:
 def test_the_operator_s_choice_stays() -> None:
     said, _ = held_mb("give back", MALLOC_TRIM_THRESHOLD_="100000000")
     assert said == "set False"
+
+
+# A file in strips of a kilobyte is read part by part, and something small of each part lasts: pages that stay
+# resident after the file is closed, in MB. GDAL keeps the strips until then, up to what GDAL_CACHEMAX says.
+READING = """
+import sys, threading
+import psutil
+from pathlib import Path
+from service.allocator import give_back_freed_memory
+from service.rasters import geotiff
+
+def resident():
+    return psutil.Process().memory_info().rss / 1e6
+
+def work():
+    with geotiff.Reader(Path(sys.argv[1])) as reader:
+        header = reader.header
+        reader.read((0, 0, 64, header.width))
+        before.append(resident())
+        for row in range(0, header.height - 64, 64):
+            reader.read((row, 0, 64, header.width))
+            kept.append(bytes(600))
+    after.append(resident())
+
+if sys.argv[2] == "keep":
+    geotiff.give_back_free_pages = lambda: None
+give_back_freed_memory()
+before, after, kept = [], [], []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(after[0] - before[0])
+"""
+
+
+def test_what_gdal_kept_of_a_file_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "high.tif"
+    creation = {"driver": "GTiff", "count": 7, "height": 40_000, "width": 41, "dtype": "uint16"}
+    with rasterio.open(
+        path, "w", **creation, blockysize=14, interleave="pixel", compress="deflate", crs="EPSG:32633",
+        transform=rasterio.Affine(30.0, 0.0, 386_355.0, 0.0, -30.0, 5_293_245.0),
+    ) as file:  # fmt: skip
+        file.write(np.ones((7, 40_000, 41), np.uint16))
+
+    def kept_mb(trimming: str) -> float:
+        output = subprocess.run(
+            [sys.executable, "-c", READING, str(path), trimming],
+            env={"PATH": "", "GDAL_CACHEMAX": "64"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return float(output.stdout)
+
+    assert kept_mb("give back") < 8
+    # Else there would be nothing to do: 23 MB of pixels.
+    assert kept_mb("keep") > 18
