@@ -1,4 +1,4 @@
-"""The windows of a scene, read strip by strip: memory does not grow with the scene's height."""
+"""The windows of a scene, row by row: what is said of them, and their pixels as prepared tiles."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import tiles
-from model.bands import BANDS
 from model.bundle import Bundle
 from model.tile_errors import TileError, TileWarning
-from model.units import Units, resolve_units, to_dn
+from model.units import Units, resolve_units
 from model.windows import TILE_SIZE, GridWindow
 from service.describe import Description, Place, PreparedTile, Said, where
 from service.files import Source
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import clouds
-from service.rasters.geotiff import GeotiffError, Limits
+from service.rasters.geotiff import Limits
 from service.rasters.open_raster import OpenRaster
+from service.rasters.strip import Strip, steps
 
 # A scene up to this size is looked at as a whole to tell its units, as a tile is; a larger one in patches.
 _WHOLE_PIXELS = 1 << 20
 _PATCHES = 8  # a side: 8 x 8 patches of at most 128 x 128 px, evenly spread
 _PATCH = 128
-_STRIP_ROWS = 64  # at least; strips are whole rows of the file's blocks, so that each block is read once
 
 Window = tuple[GridWindow, PreparedTile | Skipped]
 
@@ -72,7 +71,7 @@ class SceneGrid:
             self._bands = tiles.select_bands(
                 header.count, header.descriptions, parameters.bands, source=source.source
             )
-            self._piece = _piece_rows(self._raster, limits)
+            self._steps = steps(self._raster, limits)
         except BaseException:
             self._raster.close()
             raise
@@ -110,12 +109,12 @@ class SceneGrid:
         description = self._said.of(header, raster.acquired, units.name)
         description.warnings += [*unit_warnings, *tiles.pixel_size_warning(header.gsd_m)]
         fixed = self._fixed_place(description)
-        strip = _Strip(raster, self._bands, units, self._piece)
+        strip = Strip(raster, self._bands, units, self._steps)
         for grid in tiles.windows(header.height, header.width, self.stride):
             if self._closing:
                 return
             dn, valid, flags = strip.of(grid.window)
-            tile = tiles.cut(dn, valid, tiles.Window(0, grid.window.col_off, TILE_SIZE, TILE_SIZE))
+            tile = tiles.Tile(dn, valid, float(valid.mean()), grid.window)
             yield grid, self._prepared(grid, tile, flags, description, fixed)
 
     def _prepared(
@@ -128,8 +127,6 @@ class SceneGrid:
     ) -> PreparedTile | Skipped:
         if not tile.valid.any():
             return Skipped("empty")
-        if flags is not None:
-            flags = flags[:, tile.window.col_off : tile.window.col_off + TILE_SIZE]
         cloudy = clouds(flags, allowed := self._options.max_cloud_fraction)
         if allowed is not None and cloudy is not None and cloudy > allowed:
             return Skipped("cloudy")
@@ -144,7 +141,6 @@ class SceneGrid:
             "col": grid.col,
             "window": list(grid.window),
         }
-        tile = tiles.Tile(tile.dn, tile.valid, tile.valid_fraction, grid.window)
         return description.tile(tile, place, flags, identity)
 
     def _fixed_place(self, description: Description) -> Place | None:
@@ -196,8 +192,8 @@ class SceneGrid:
         if valid.any():
             return pixels, valid
         # All patches are empty: a scene with little in it. Its first strip that has something must do.
-        for row in range(0, header.height, self._piece):
-            strip = (row, 0, min(self._piece, header.height - row), header.width)
+        for row in range(0, header.height, self._steps.rows):
+            strip = (row, 0, min(self._steps.rows, header.height - row), header.width)
             pixels, valid = self._looked_at([strip])
             if valid.any() or self._closing:
                 break
@@ -217,63 +213,6 @@ class SceneGrid:
             pixels = np.concatenate([part.reshape(len(part), 1, -1) for part in parts], axis=2)
         valid = np.logical_not(tiles.find_missing(pixels, self._raster.header.nodata).any(axis=0))
         return pixels, np.asarray(valid)
-
-
-class _Strip:
-    """The rows of the scene that the current windows lie in, as DN."""
-
-    def __init__(self, raster: OpenRaster, bands: tuple[int, ...], units: Units, piece: int) -> None:
-        self._raster, self._bands, self._units, self._piece = raster, bands, units, piece
-        self._first = self._end = 0  # rows that are held
-        width = raster.header.width
-        self._dn = np.empty((len(bands), 0, width), np.uint16)
-        self._valid = np.empty((0, width), bool)
-        self._flags = np.empty((0, width), np.uint16) if raster.has_quality else None
-
-    def of(
-        self, window: tiles.Window
-    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_], NDArray[np.uint16] | None]:
-        """DN (7, 40, W), valid pixels (40, W) and flags of the rows of a window; rows may only increase."""
-        first, stop = window.row_off, window.row_off + window.height
-        if first > self._first:
-            gone = min(first, self._end) - self._first
-            self._dn, self._valid = self._dn[:, gone:], self._valid[gone:]
-            self._flags = None if self._flags is None else self._flags[gone:]
-            self._first += gone
-            if first > self._end:  # a stride beyond what was read: begin anew at the block
-                self._first = self._end = first // self._piece * self._piece
-        while self._end < stop:
-            self._read_on()
-        at = slice(first - self._first, stop - self._first)
-        flags = None if self._flags is None else self._flags[at]
-        return self._dn[:, at], self._valid[at], flags
-
-    def _read_on(self) -> None:
-        header = self._raster.header
-        rows = min(self._piece, header.height - self._end)
-        window = (self._end, 0, rows, header.width)
-        pixels = self._raster.read(window, self._bands)
-        missing = tiles.find_missing(pixels, header.nodata)
-        self._dn = np.concatenate([self._dn, to_dn(pixels, missing, self._units)], axis=1)
-        self._valid = np.concatenate([self._valid, ~missing.any(axis=0)])
-        if self._flags is not None and (flags := self._raster.read_quality(window)) is not None:
-            self._flags = np.concatenate([self._flags, flags])
-        self._end += rows
-
-
-def _piece_rows(raster: OpenRaster, limits: Limits) -> int:
-    """Rows that are read at once: whole rows of blocks."""
-    block = raster.block_rows
-    rows = -(-_STRIP_ROWS // block) * block
-    header = raster.header
-    size = min(rows, header.height) * header.width * len(BANDS) * np.dtype(header.dtype).itemsize
-    if size > limits.max_strip_bytes:
-        raise GeotiffError(
-            "too-large",
-            f"a strip of {rows} rows ({header.width} px wide, in strips or tiles of {block} rows) takes "
-            f"{size:,} bytes; expected at most {limits.max_strip_bytes:,}. Best are tiles of 256 x 256",
-        )
-    return rows
 
 
 def _patches(raster: OpenRaster) -> list[tuple[int, int, int, int]]:

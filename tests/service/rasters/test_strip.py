@@ -1,0 +1,121 @@
+"""Reading the windows of a scene: the file's pixels, each block once, in bounded pieces."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.bands import BANDS as NAMES
+from model.units import DN_OFFSET, DN_SCALE, Units
+from model.windows import windows
+from service.files import Delivery, File
+from service.rasters import strip
+from service.rasters.geotiff import GeotiffError, Limits
+from service.rasters.open_raster import OpenRaster, PixelWindow
+from service.rasters.strip import Strip, steps
+from tests.rasters import dn_pixels, geotiff
+from tests.service import deliveries
+
+BANDS = (1, 2, 3, 4, 5, 6, 7)
+DN = Units("dn", (DN_SCALE,) * 7, (DN_OFFSET,) * 7)
+
+
+class Watched(OpenRaster):
+    """Remembers what was read."""
+
+    def read(self, window: PixelWindow | None = None, bands: tuple[int, ...] | None = None) -> Any:
+        assert window is not None
+        self.windows = [*getattr(self, "windows", []), window]
+        return super().read(window, bands)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(40, 260),
+    width=st.integers(40, 150),
+    stride=st.integers(5, 200),
+    block=st.sampled_from([0, 16, 32, 48]),
+    rows_of_strips=st.integers(1, 100),
+    piece=st.sampled_from([1, 20_000, 1 << 20]),
+    interleave=st.sampled_from(["pixel", "band"]),
+)
+def test_windows_are_the_file_s_pixels_and_no_block_is_read_twice(
+    height: int, width: int, stride: int, block: int, rows_of_strips: int, piece: int, interleave: str
+) -> None:
+    pixels = dn_pixels(height, width)
+    pixels[:, np.random.default_rng(0).random((height, width)) < 0.1] = 0
+    blocks = (
+        {"tiled": True, "blockxsize": block, "blockysize": block} if block else {"blockysize": rows_of_strips}
+    )
+    data = File(geotiff(pixels, interleave=interleave, **blocks), None)
+    with pytest.MonkeyPatch.context() as patch, Watched(data, Limits(), whole=False) as raster:
+        patch.setattr(strip, "_PIECE_VALUES", piece)
+        rows = Strip(raster, BANDS, DN, steps(raster, Limits()))
+        for _, _, window in windows(height, width, stride):
+            dn, valid, flags = rows.of(window)
+            row, col = window.row_off, window.col_off
+            cut = pixels[:, row : row + 40, col : col + 40]
+            assert flags is None
+            np.testing.assert_array_equal(valid, (cut > 0).all(axis=0))
+            np.testing.assert_array_equal(dn, cut)
+        read = np.zeros((height, width), int)
+        for row, col, down, across in raster.windows:
+            read[row : row + down, col : col + across] += 1
+            assert row % raster.block_rows == col % raster.block_cols == 0
+            one_block = down <= raster.block_rows and across <= raster.block_cols
+            assert one_block or down * across * 7 <= piece
+        assert read.max() == 1
+
+
+def test_flags_are_those_of_the_window() -> None:
+    pixels = dn_pixels(150, 90)
+    flags = np.arange(150 * 90).reshape(150, 90).astype(np.uint16)
+    files = deliveries.parts(pixels, flags=flags, tiled=True, blockxsize=32, blockysize=32)
+    bands = tuple(File(files[name][1], None) for name in NAMES)
+    delivery = Delivery(bands, File(files["QA_PIXEL"][1], None), None, None)
+    with OpenRaster(delivery, Limits(), whole=False) as raster:
+        rows = Strip(raster, BANDS, DN, steps(raster, Limits()))
+        for _, _, window in windows(150, 90, 25):
+            row, col = window.row_off, window.col_off
+            dn, _, found = rows.of(window)
+            np.testing.assert_array_equal(dn, pixels[:, row : row + 40, col : col + 40])
+            assert found is not None
+            np.testing.assert_array_equal(found, flags[row : row + 40, col : col + 40])
+
+
+def test_a_wider_scene_takes_only_its_rows_more(tmp_path: Path) -> None:
+    def peak(width: int) -> int:
+        path = tmp_path / f"{width}.tif"
+        creation = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "count": 7}
+        place = rasterio.Affine(30.0, 0.0, 386_355.0, 0.0, -30.0, 5_293_245.0)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=200, width=width, dtype="uint16", transform=place, **creation
+        ) as file:
+            file.write(np.full((7, 200, width), 9000, np.uint16))
+        with OpenRaster(File(path, None), Limits(), whole=False) as raster:
+            tracemalloc.start()
+            rows = Strip(raster, BANDS, DN, steps(raster, Limits()))
+            for _, _, window in windows(200, width, 80):
+                rows.of(window)
+            found = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return found
+
+    narrow, wide = peak(2_000), peak(10_000)
+    # The rows of a block and 39 before, uint16 in seven bands and whether they are valid.
+    assert wide - narrow < 1.1 * 8_000 * (64 + 39) * 15
+
+
+def test_what_is_too_high_to_be_held_is_refused() -> None:
+    data = File(geotiff(dn_pixels(260, 60), tiled=True, blockxsize=16, blockysize=208), None)
+    with OpenRaster(data, Limits(), whole=False) as raster:
+        assert steps(raster, Limits(max_strip_bytes=208 * 60 * 14)).rows == 208
+        with pytest.raises(GeotiffError, match="a strip of 208 rows"):
+            steps(raster, Limits(max_strip_bytes=208 * 60 * 14 - 1))
