@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from model.bands import BANDS, COMMON_NAMES
 from model.tile_errors import TileError
 
 NUM_BANDS = len(BANDS)
+_IN_ORDER = tuple(range(1, NUM_BANDS + 1))
 _MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
 
 # Names of the seven in each convention, lower case, in the order SR_B1..SR_B7.
@@ -75,14 +77,11 @@ def select_bands(
         TileError: `wrong-band-count`, `missing-coastal`, `ambiguous-bands` (with a ready `bands=`), or
             `bad-parameter` for a `bands` that cannot be used.
     """
-    names = [_normal(text) for text in descriptions][:count]
-    names += [""] * (count - len(names))
     if bands is not None and bands.strip():
-        return _as_asked(bands, names)
-
-    for convention in (_LANDSAT, COMMON_NAMES):
-        if found := _find(names, convention):
-            return found
+        return _as_asked(bands, _names(count, descriptions))
+    if usual := _usual(count, tuple(text and text[:_MAX_TEXT] for text in descriptions)):
+        return usual
+    names = _names(count, descriptions)
     if _lacks_coastal(names):
         raise TileError("missing-coastal", f"{_came(names)}: {_MISSING_COASTAL}")
     if found := _find(names, _PLAIN):
@@ -93,8 +92,26 @@ def select_bands(
         raise _ambiguous(names)
     if count == NUM_BANDS:
         _check_order(names)
-        return tuple(range(1, NUM_BANDS + 1))
+        return _IN_ORDER
     raise TileError("wrong-band-count", _wrong_count(names, source))
+
+
+@lru_cache(maxsize=16)
+def _usual(count: int, descriptions: tuple[str | None, ...]) -> tuple[int, ...] | None:
+    """The bands of a file that needs no thought: named as Landsat's, or seven without any name.
+
+    Kept, because most files are named as the one before, and names take longer than anything else here.
+    """
+    names = _names(count, descriptions)
+    for convention in (_LANDSAT, COMMON_NAMES):
+        if found := _find(names, convention):
+            return found
+    return _IN_ORDER if count == NUM_BANDS and not any(names) else None
+
+
+def _names(count: int, descriptions: Sequence[str | None]) -> list[str]:
+    names = [_normal(text) for text in descriptions][:count]
+    return names + [""] * (count - len(names))
 
 
 def _as_asked(bands: str, names: list[str]) -> tuple[int, ...]:

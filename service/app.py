@@ -118,6 +118,8 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Spans and metrics are our own (telemetry/): the framework's would say the same again.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
     app.include_router(embed.router)

@@ -197,8 +197,7 @@ class Batcher:
         # On a CPU, one run with all threads answers a lone tile soonest; several runs of one thread each get
         # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
         alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
-        share = math.ceil(len(self._queue) / self._pool.idle)
-        batch, dropped = self._queue.take(len(self._queue) if alone else min(share, self.max_batch_size))
+        batch, dropped = self._queue.take(len(self._queue) if alone else self._share())
         metrics.DROPPED.inc(dropped)
         self._note_queue()
         if batch:
@@ -207,6 +206,12 @@ class Batcher:
             self._running.add(task)
             task.add_done_callback(self._ran)
         return True
+
+    def _share(self) -> int:
+        """Tiles for one idle worker: all workers alike, but no less than is computed at once."""
+        waiting = len(self._queue)
+        least = min(self._engine.chunk_size, math.ceil(waiting / self._pool.idle))
+        return min(self.max_batch_size, max(least, math.ceil(waiting / self._engine.concurrency)))
 
     def _wait_for_more(self, oldest: Waiting) -> bool:
         if not self._max_queue_delay_s or len(self._queue) >= self.max_batch_size or self._draining:

@@ -25,9 +25,11 @@ log = structlog.get_logger()
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
 ROUTING = "routing"  # optional: how often each expert of each layer was chosen
 
-# Tiles in a batch beyond which it gets no faster. On a CPU the activations of four tiles still fit the cache
-# (docs/performance.md); a GPU is filled by many.
-_CPU_BATCH_SIZE = 4
+# Tiles that are computed at once. On a CPU the activations of four still fit the cache (docs/performance.md).
+_CPU_CHUNK = 4
+# Tiles in a batch beyond which it gets no faster. A CPU runs it in chunks, one after the other: what more
+# saves is the way to the engine's thread and back, and the caches that this empties. A GPU is filled by many.
+_CPU_BATCH_SIZE = 16
 _GPU_BATCH_SIZE = 64
 # One run gains nothing from more threads: its matrices are small.
 _MAX_ALONE_THREADS = 8
@@ -61,6 +63,10 @@ class Engine(Protocol):
     @property
     def batch_size(self) -> int:
         """Tiles in a batch beyond which it gets no faster."""
+
+    @property
+    def chunk_size(self) -> int:
+        """Tiles that it computes at once; a smaller batch is less efficient."""
 
     @property
     def gives_routing(self) -> bool:
@@ -131,6 +137,7 @@ class OnnxEngine:
         self.threads = threads
         self.concurrency = threads if provider == "cpu" else 1
         self.batch_size = _CPU_BATCH_SIZE if provider == "cpu" else _GPU_BATCH_SIZE
+        self.chunk_size = _CPU_CHUNK if provider == "cpu" else self.batch_size
         self.buckets = () if provider == "cpu" else bucket_sizes(max_batch_size or self.batch_size)
         self._path = bundle.encoder_path(self.precision)
         # What was hashed is what runs: the sessions are made from these bytes, not from the path again.
@@ -153,7 +160,7 @@ class OnnxEngine:
         session = self._alone_session if alone else self._session
         try:
             if isinstance(session, ort.InferenceSession):
-                values = session.run(list(outputs), {"dn": dn, "metadata": metadata})
+                values = self._run_chunks(session, dn, metadata, list(outputs))
             else:
                 values = session.run(dn, metadata, outputs)
         except Exception as error:
@@ -165,6 +172,17 @@ class OnnxEngine:
         self._session, self._alone_session = self._make_sessions()
         warm_up(self, self.buckets[::-1] or (1,))
 
+    def _run_chunks(
+        self,
+        session: ort.InferenceSession,
+        dn: NDArray[np.uint16],
+        metadata: NDArray[np.float32],
+        outputs: list[str],
+    ) -> list[NDArray[np.float32]]:
+        chunks = [slice(start, start + self.chunk_size) for start in range(0, len(dn), self.chunk_size)]
+        parts = [session.run(outputs, {"dn": dn[chunk], "metadata": metadata[chunk]}) for chunk in chunks]
+        return parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
+
     def _make_sessions(self) -> tuple[_Session, _Session]:
         try:
             if self.provider == "cuda":
@@ -172,7 +190,7 @@ class OnnxEngine:
                 return bound, bound
             alone_threads = min(self.threads, _MAX_ALONE_THREADS)
             if self.precision == openvino_session.NUMBERS:
-                shared = self._open_openvino(self.threads, streams=self.threads, fixed=_CPU_BATCH_SIZE)
+                shared = self._open_openvino(self.threads, streams=self.threads, fixed=self.chunk_size)
                 if self.threads == 1:
                     return shared, shared
                 return shared, self._open_openvino(alone_threads, streams=1, fixed=1)

@@ -13,11 +13,12 @@ from service.cache import Cache
 from service.caching.aliases import Aliases, rules
 from service.caching.whole_answers import WholeAnswers
 from service.engine import Engine
-from service.errors import TILE_ERRORS, DeadlineError, RequestError
+from service.errors import DeadlineError, RequestError
 from service.files import File, Source
 from service.http import deadline
 from service.parameters import Pooling, RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
+from service.prepare_files import prepare_files
 from service.rasters.geotiff import Limits
 from service.results import Embedded as Embedded
 from service.results import Report as Report
@@ -138,9 +139,16 @@ class Pipeline:
         rest = [i for i in range(len(files)) if i not in answers]
         if rest:
             with self._batcher.admit(len(rest)):  # before they are decoded, which costs more than a refusal
-                prepared = await self._prepare(
-                    [files[i] for i in rest], [parameters[i] for i in rest], options, report
+                start = time.perf_counter()
+                prepared = await prepare_files(
+                    [files[i] for i in rest],
+                    [parameters[i] for i in rest],
+                    options,
+                    self._bundle,
+                    self._limits,
+                    self._decoders,
                 )
+                report.note("decode", time.perf_counter() - start)
                 good: dict[int, PreparedTile] = {}
                 for i, tile in zip(rest, prepared, strict=True):
                     if isinstance(tile, PreparedTile):
@@ -151,30 +159,3 @@ class Pipeline:
                 results = await self._results.of(list(good.values()), pooling, report, bypass=bypass)
                 answers |= zip(good, results, strict=True)
         return [answers[i] for i in range(len(files))]
-
-    async def _prepare(
-        self,
-        files: Sequence[Source],
-        parameters: Sequence[TileParameters | RequestError],
-        options: RequestOptions,
-        report: Report,
-    ) -> list[PreparedTile | Exception]:
-        loop = asyncio.get_running_loop()
-        start = time.perf_counter()
-        outcomes = await asyncio.gather(
-            *(
-                loop.run_in_executor(
-                    self._decoders, prepare, file, given, options, self._bundle, self._limits
-                )
-                for file, given in zip(files, parameters, strict=True)
-                if not isinstance(given, RequestError)
-            ),
-            return_exceptions=True,
-        )
-        report.note("decode", time.perf_counter() - start)
-        decoded = iter(outcomes)
-        tiles = [given if isinstance(given, RequestError) else next(decoded) for given in parameters]
-        for tile in tiles:
-            if isinstance(tile, BaseException) and not isinstance(tile, TILE_ERRORS):
-                raise tile  # not the file's fault
-        return tiles  # type: ignore[return-value]  # every BaseException left is one of TILE_ERRORS

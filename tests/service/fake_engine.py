@@ -57,7 +57,7 @@ class FakeEngine:
         self.bundle = bundle
         self.poison = poison
         self.concurrency = concurrency
-        self.batch_size = batch_size
+        self.batch_size = self.chunk_size = batch_size
         self.fault: Callable[[], None] = lambda: None
         self.restart_fault: Callable[[], None] = lambda: None
         self.restarts = 0

@@ -27,6 +27,7 @@ class FaultyEngine:
         self.bundle, self.precision, self.provider = engine.bundle, engine.precision, engine.provider
         self.gives_routing = engine.gives_routing
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
+        self.chunk_size = engine.chunk_size
         self.kill = self.hang = False
 
     def __getattr__(self, name: str) -> object:

@@ -73,6 +73,27 @@ def test_results_come_back_in_order_whatever_they_shared_a_batch_with() -> None:
     assert max(engine.batches) <= 4
 
 
+@pytest.mark.parametrize(("tiles", "batches"), [(14, [7, 4, 2, 1]), (30, [8, 8, 7, 4, 2, 1])])
+def test_batches_get_smaller_as_the_queue_does_but_not_than_a_chunk(tiles: int, batches: list[int]) -> None:
+    """So that no worker is left without work while another has a large batch."""
+
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(n) for n in range(2)], "mean"))
+        await entered(engine)
+        await asyncio.sleep(0.01)  # both workers have one
+        rest = asyncio.create_task(batcher.submit([tile(n) for n in range(tiles)], "mean"))
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        values(await first)
+        values(await rest)
+
+    engine = FakeEngine(concurrency=2)
+    engine.chunk_size = 2
+    run(body, engine=engine, max_batch_size=8, queue_size=64)
+    assert sorted(engine.batches) == sorted([1, 1, *batches])
+
+
 def test_tiles_that_arrive_during_a_batch_share_the_next_one() -> None:
     async def body(batcher: Batcher, engine: FakeEngine) -> None:
         engine.gate.clear()
