@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.bands import BANDS as NAMES
-from model.units import DN_OFFSET, DN_SCALE, Units
+from model.bands import DN_OFFSET, DN_SCALE
+from model.units import Units
 from model.windows import windows
 from service.files import Delivery, File
 from service.rasters import strip
@@ -30,9 +31,13 @@ DN = Units("dn", (DN_SCALE,) * 7, (DN_OFFSET,) * 7)
 class Watched(OpenRaster):
     """Remembers what was read."""
 
+    def __init__(self, file: File) -> None:
+        super().__init__(file, Limits(), whole=False)
+        self.windows: list[PixelWindow] = []
+
     def read(self, window: PixelWindow | None = None, bands: tuple[int, ...] | None = None) -> Any:
         assert window is not None
-        self.windows = [*getattr(self, "windows", []), window]
+        self.windows.append(window)
         return super().read(window, bands)
 
 
@@ -51,11 +56,12 @@ def test_windows_are_the_file_s_pixels_and_no_block_is_read_twice(
 ) -> None:
     pixels = dn_pixels(height, width)
     pixels[:, np.random.default_rng(0).random((height, width)) < 0.1] = 0
-    blocks = (
+    blocks: dict[str, Any] = (
         {"tiled": True, "blockxsize": block, "blockysize": block} if block else {"blockysize": rows_of_strips}
     )
     data = File(geotiff(pixels, interleave=interleave, **blocks), None)
-    with pytest.MonkeyPatch.context() as patch, Watched(data, Limits(), whole=False) as raster:
+    raster = Watched(data)
+    with pytest.MonkeyPatch.context() as patch, raster:
         patch.setattr(strip, "_PIECE_VALUES", piece)
         rows = Strip(raster, BANDS, DN, steps(raster, Limits()))
         for _, _, window in windows(height, width, stride):
@@ -93,7 +99,13 @@ def test_flags_are_those_of_the_window() -> None:
 def test_a_wider_scene_takes_only_its_rows_more(tmp_path: Path) -> None:
     def peak(width: int) -> int:
         path = tmp_path / f"{width}.tif"
-        creation = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "count": 7}
+        creation: dict[str, Any] = {
+            "tiled": True,
+            "blockxsize": 64,
+            "blockysize": 64,
+            "compress": "deflate",
+            "count": 7,
+        }
         place = rasterio.Affine(30.0, 0.0, 386_355.0, 0.0, -30.0, 5_293_245.0)
         with rasterio.open(
             path, "w", driver="GTiff", height=200, width=width, dtype="uint16", transform=place, **creation
