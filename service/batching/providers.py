@@ -22,6 +22,7 @@ _NUMBERS: dict[tuple[Precision, Provider], str] = {
     ("fast", "cpu"): openvino_session.NUMBERS,
     ("fast", "cuda"): "fp16",
 }
+_SPIN_US = "20"
 # TF32 keeps 10 bits of the mantissa: not what exact promises, and too few for what the fp16 encoder keeps in
 # fp32, the gates' logits above all.
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -85,9 +86,9 @@ def session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings about graph details help no operator
-    # Threads that spin while they wait take the cores from whatever else runs here: where another process
-    # was busy, a run of two spinning threads took five times as long as one of two that sleep.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between two operators a thread that sleeps is late, and one that spins takes the core from whatever else
+    # runs here. A short while is both by little (docs/performance.md).
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     wanted: Sequence[Any]
     if provider == "cuda":
         ort.preload_dlls()  # CUDA's libraries as pip installs them, where they are not the system's
