@@ -18,8 +18,16 @@ from pyarrow import parquet
 from service.formats import Head, Item, value
 from service.http.spool import SpoolFile
 
-ROWS_PER_GROUP = 1024  # 600 KB of embeddings of 144 values: memory stays flat, and readers may skip
+# Memory stays flat, and readers may skip. A row of tokens has 60 kB, one of 144 values 600 bytes.
+_ROWS_PER_GROUP = 1024
+_NUMBERS_PER_GROUP = 2_000_000
+# Columns that say the same in many rows. Dictionaries of all others would take 24 MB while a group is
+# written, and more than half as much again in the file.
+_REPETITIVE = ["probe", "selected.list.element", "source", "crs", "units", "warnings.list.element", "error"]
 EMB_VERSION = "0.0.1"  # of the `emb` key, as the survey of geo-embeddings (cloudnativegeo) describes it
+
+# Arrow's own allocator, mimalloc, keeps some 60 MB that it had; the C library gives them back (allocator.py).
+pa.set_memory_pool(pa.system_memory_pool())
 
 _BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 _FIELDS: list[tuple[str, Any]] = [
@@ -65,14 +73,17 @@ class ParquetWriter:
             numbers += [("probe", pa.string()), ("selected", pa.list_(pa.string()))]
         self._schema = pa.schema([*_FIELDS, *numbers, *_AFTER])
         self._head = head
-        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd", store_schema=True)
+        self._group = max(1, min(_ROWS_PER_GROUP, _NUMBERS_PER_GROUP // self._size))
+        self._writer = parquet.ParquetWriter(
+            file, self._schema, compression="zstd", store_schema=True, use_dictionary=_REPETITIVE
+        )
 
     def add(self, items: Sequence[Item]) -> None:
         """Writes rows, a group at a time."""
         self._rows += [item for item in items if "skipped" not in item]
-        while len(self._rows) >= ROWS_PER_GROUP:
-            self._write(self._rows[:ROWS_PER_GROUP])
-            del self._rows[:ROWS_PER_GROUP]
+        while len(self._rows) >= self._group:
+            self._write(self._rows[: self._group])
+            del self._rows[: self._group]
 
     def finish(self, summary: dict[str, int]) -> None:
         """Writes the last group and the file's metadata, which tells the extent of all rows."""
