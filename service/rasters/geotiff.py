@@ -46,7 +46,7 @@ _GDAL_OPTIONS = {
 }
 # MB, of the whole process: every block is read once, in pieces of a few megabytes. GDAL would take 5 % of the
 # memory, and keeps what it has until the file is closed.
-os.environ.setdefault("GDAL_CACHEMAX", "16")
+os.environ.setdefault("GDAL_CACHEMAX", "8")
 _LIMITS = Limits()
 _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")

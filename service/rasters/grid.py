@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from model.bundle import Bundle
 from model.tile_errors import TileError, TileWarning
 from model.units import Units, resolve_units
 from model.windows import TILE_SIZE, GridWindow
+from service.allocator import give_back_free_pages
 from service.describe import Description, Place, PreparedTile, Said, where
 from service.files import Source
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import clouds
 from service.rasters.geotiff import Limits
-from service.rasters.open_raster import OpenRaster
+from service.rasters.open_raster import OpenRaster, PixelWindow
 from service.rasters.strip import Strip, steps
 
 # A scene up to this size is looked at as a whole to tell its units, as a tile is; a larger one in patches.
@@ -106,6 +107,8 @@ class SceneGrid:
     def _all(self) -> Iterator[Window]:
         units, unit_warnings = self._resolve_units()
         raster, header = self._raster, self._raster.header
+        if header.height * header.width > _WHOLE_PIXELS:
+            give_back_free_pages()  # of some dozen megabytes of samples
         description = self._said.of(header, raster.acquired, units.name)
         description.warnings += [*unit_warnings, *tiles.pixel_size_warning(header.gsd_m)]
         fixed = self._fixed_place(description)
@@ -200,22 +203,31 @@ class SceneGrid:
         tiles.check_valid(valid)
         return pixels, valid
 
-    def _looked_at(self, windows: list[tuple[int, int, int, int]]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        parts = [self._raster.read(window, self._bands) for window in windows]
-        if parts[0].dtype.kind not in "iuf":
-            raise TileError(
-                "unsupported-pixel-type",
-                f"pixels are {parts[0].dtype}; expected integers or floating-point numbers",
-            )
-        if len(parts) == 1:
-            pixels = parts[0]
+    def _looked_at(self, windows: list[PixelWindow]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        if len(windows) == 1:
+            pixels = self._read(windows[0])
         else:
-            pixels = np.concatenate([part.reshape(len(part), 1, -1) for part in parts], axis=2)
+            parts = (self._read(window).reshape(len(self._bands), 1, -1) for window in windows)
+            first = next(parts)
+            pixels = np.empty((*first.shape[:2], sum(rows * cols for *_, rows, cols in windows)), first.dtype)
+            end = 0
+            for part in chain([first], parts):
+                pixels[:, :, end : end + part.shape[2]] = part
+                end += part.shape[2]
         valid = np.logical_not(tiles.find_missing(pixels, self._raster.header.nodata).any(axis=0))
         return pixels, np.asarray(valid)
 
+    def _read(self, window: PixelWindow) -> NDArray[Any]:
+        pixels = self._raster.read(window, self._bands)
+        if pixels.dtype.kind not in "iuf":
+            raise TileError(
+                "unsupported-pixel-type",
+                f"pixels are {pixels.dtype}; expected integers or floating-point numbers",
+            )
+        return pixels
 
-def _patches(raster: OpenRaster) -> list[tuple[int, int, int, int]]:
+
+def _patches(raster: OpenRaster) -> list[PixelWindow]:
     """Windows spread over a large raster, each at the beginning of a block."""
     header = raster.header
 
