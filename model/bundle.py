@@ -236,19 +236,36 @@ def add_probe(path: Path, name: str, probe: LinearProbe) -> Bundle:
     if manifest.probe_of(manifest.probe_file(name)) != name:
         raise BundleError(f"{name!r} cannot be the name of a probe; expected letters, digits and . _ -")
     bundle._check_fits(name, probe)
+    return rewrite(bundle, files={manifest.probe_file(name): encode(probe)})
+
+
+def rewrite(
+    bundle: Bundle,
+    *,
+    version: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    parity: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    files: Mapping[str, bytes | Path] | None = None,
+) -> Bundle:
+    """Writes a bundle anew with what is given in place of what it had; `files` join those it has.
+
+    Raises:
+        BundleError: as `write`.
+    """
     kept: dict[str, bytes | Path] = {file: bundle.path / file for file in bundle.files if file != CARD}
     return write(
-        path,
+        bundle.path,
         name=bundle.name,
-        version=bundle.version,
+        version=bundle.version if version is None else version,
         trained=bundle.trained,
         config=bundle.config,
         preprocessing=bundle.preprocessing,
         training=bundle.training,
-        metrics=bundle.metrics,
-        parity=bundle.parity,
-        card=bundle.card,
-        files=kept | {manifest.probe_file(name): encode(probe)},
+        metrics=bundle.metrics if metrics is None else metrics,
+        parity=bundle.parity if parity is None else parity,
+        card=bundle.card if card is None else card,
+        files=kept | dict(files or {}),
     )
 
 

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.config import ModelConfig
+from model.graph import CHOSEN
 from model.parity import PROVIDER, batches
 
 # The least cosine of any tile's embedding with that of the exact encoder.
@@ -45,17 +46,16 @@ class Deviation:
         """Whether every tile's embedding is close enough; a NaN is not."""
         return self.tiles > 0 and all(self.least_cosine[name] >= bound for name, bound in MIN_COSINE.items())
 
-    def add(self, found: dict[str, Array], exact: dict[str, Array]) -> None:
-        """Counts a batch: outputs by name, and under `choices` [B, layers, N, E] of booleans."""
+    def add(self, found: dict[str, Any], exact: dict[str, Any]) -> None:
+        """Counts a batch: outputs by name, and under `choices` 1 or 0, [B N, E] for each layer."""
         self.tiles += len(found["mean"])
         for name in COMPARED:
             cosines = cosine(found[name], exact[name])
             # Not min(): it passes over NaN.
             self.least_cosine[name] = float(np.minimum(self.least_cosine[name], cosines.min()))
             self.sum_cosine[name] += float(cosines.reshape(len(cosines), -1).mean(axis=1).sum())
-        same = (found["choices"] == exact["choices"]).all(axis=-1)
-        self.decisions += same.size
-        self.same_experts += int(same.sum())
+        same, decisions = _agreement(found["choices"], exact["choices"])
+        self.same_experts, self.decisions = self.same_experts + same, self.decisions + decisions
 
     def to_dict(self) -> dict[str, Any]:
         """For the bundle's record."""
@@ -102,10 +102,10 @@ def measure_deviation(
     reference, session = _session(exact, config), _session(other, config)
     deviation = Deviation(precision)
     for dn, metadata in batches(config) if tiles is None else tiles:
-        found = _run(session, dn, metadata)
-        deviation.add(found, _run(reference, dn, metadata))
+        found = _run(session, config, dn, metadata)
+        deviation.add(found, _run(reference, config, dn, metadata))
         for i in {0, len(dn) // 2, len(dn) - 1}:
-            alone = _run(session, dn[i : i + 1], metadata[i : i + 1])
+            alone = _run(session, config, dn[i : i + 1], metadata[i : i + 1])
             differences = [float(np.abs(alone[name][0] - found[name][i]).max()) for name in COMPARED]
             deviation.max_batch_difference = float(np.max([deviation.max_batch_difference, *differences]))
     return deviation
@@ -120,22 +120,25 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _session(content: bytes, config: ModelConfig) -> ort.InferenceSession:
-    """With the experts that each layer's gate has chosen as outputs of their own."""
+    """With the experts that the gates have chosen as an output of its own."""
     model = onnx.load_from_string(content)
-    last = f"chosen.{config.top_k - 1}" if config.top_k > 1 else "is_best.0"
-    for layer in range(config.depth):
-        name = f"layer.{layer}.{last}"
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, None))
+    shape = [None, sum(config.num_experts)]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(CHOSEN, onnx.TensorProto.FLOAT, shape))
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDER])
 
 
-def _run(session: ort.InferenceSession, dn: NDArray[np.uint16], metadata: Array) -> dict[str, Any]:
+def _run(
+    session: ort.InferenceSession, config: ModelConfig, dn: NDArray[np.uint16], metadata: Array
+) -> dict[str, Any]:
     names = [output.name for output in session.get_outputs()]
     values = dict(zip(names, session.run(names, {"dn": dn, "metadata": metadata}), strict=True))
-    layers = [values.pop(name) for name in names if name.startswith("layer.")]  # [B N, E] each
-    most = max(chosen.shape[-1] for chosen in layers)
-    filled = [np.pad(chosen, [(0, 0), (0, most - chosen.shape[-1])]) for chosen in layers]
-    stacked = np.stack(filled).reshape(len(layers), len(dn), -1, most)
-    return values | {"choices": stacked.swapaxes(0, 1)}  # [B, layers, N, most]
+    layers = np.split(values.pop(CHOSEN), np.cumsum(config.num_experts)[:-1], axis=1)
+    return values | {"choices": layers}  # [B N, E] each
+
+
+def _agreement(a: list[Array], b: list[Array]) -> tuple[int, int]:
+    """Decisions for the same set of experts, and all decisions."""
+    same = np.stack([(mine == other).all(axis=1) for mine, other in zip(a, b, strict=True)])
+    return int(same.sum()), same.size

@@ -9,9 +9,9 @@ Five identities, none of which approximates. All of them are folded in float64 a
 2. LayerNorm. With n(x) = (x - mean) / sqrt(var + eps), LN(x) = s * n(x) + t, and so
    W LN(x) + b = (W diag(s)) n(x) + (W t + b): scale and shift go into the next product, in both branches.
 3. Attention. Q, K and V are one product. The softmax scale d^-1/2 is folded into Q. Query head i reads group
-   i mod G; ordering the heads by group makes those of a group neighbours, so that their rows stand under one
-   another and are multiplied with that group's K and V without repeating them. The columns of the output
-   projection are ordered likewise.
+   i mod G; its columns stand group by group, the heads of one as neighbours, then its K and its V. So a group
+   is one piece of a row, its heads' rows stand under one another and are multiplied with its K and V without
+   repeating them. The rows of the output projection are ordered likewise.
 4. z-score. W ((dn - mean) / std) + b = (W diag(1 / std)) (dn - mean) + b. The mean is subtracted first: in
    the bias it would be the difference of large numbers, and DN up to 65535 do not fit into half precision.
 5. All that is added to a token before the first layer (position, biases, the cls token) is one constant.
@@ -53,7 +53,7 @@ class FusedLayer:
     hidden: int
     head_dim: int
     epsilon: tuple[float, float]  # of the normalisation before attention, and before the experts
-    qkv: Product  # [m, (H + 2 G) d]: query heads ordered by group, then keys, then values
+    qkv: Product  # [m, G (R + 2) d]: group by group its query heads, its key and its value
     out: Product  # [m, m]: rows in the same order of heads
     experts_in: Product  # [m, E h + h + E]: W_1 .. W_E, V, Wg
     experts_out: Product  # [h, m]: W2
@@ -105,17 +105,19 @@ def _fuse_layer(block: Block) -> FusedLayer:
     order = torch.arange(H).view(H // G, G).T.flatten()
     rows = (order[:, None] * d + torch.arange(d)).flatten()  # of the query projection, in the new order
     scale = d**-0.5
+    weight, bias = (
+        _by_group(_f64(q)[rows] * scale, _f64(k), _f64(v), G)
+        for q, k, v in (
+            (attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight),
+            (attn.q_proj.bias, attn.k_proj.bias, attn.v_proj.bias),
+        )
+    )
     return FusedLayer(
         experts=experts.experts,
         hidden=experts.hidden,
         head_dim=d,
         epsilon=(block.norm1.eps, block.norm2.eps),
-        qkv=_after_norm(
-            block.norm1,
-            (_f64(attn.q_proj.weight)[rows] * scale, _f64(attn.q_proj.bias)[rows] * scale),
-            (_f64(attn.k_proj.weight), _f64(attn.k_proj.bias)),
-            (_f64(attn.v_proj.weight), _f64(attn.v_proj.bias)),
-        ),
+        qkv=_after_norm(block.norm1, (weight, bias)),
         out=Product(_f32(_f64(attn.out_proj.weight)[:, rows].T), _f32(attn.out_proj.bias)),
         experts_in=_after_norm(
             block.norm2,
@@ -125,6 +127,12 @@ def _fuse_layer(block: Block) -> FusedLayer:
         ),
         experts_out=Product(_f32(_f64(experts.W2.weight).T), _f32(experts.W2.bias)),
     )
+
+
+def _by_group(q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
+    """Rows of Q (ordered by group), K and V, group by group."""
+    parts = [x.reshape(groups, -1, *x.shape[1:]) for x in (q, k, v)]
+    return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 def _after_norm(norm: torch.nn.LayerNorm, *linears: tuple[Tensor, Tensor]) -> Product:

@@ -88,11 +88,12 @@ class _Layer(nn.Module):
 
     def _attention(self, y: Tensor) -> Tensor:
         N, H, G, d = self.tokens, self.heads, self.groups, self.head_dim
-        qkv = self.qkv(y).view(-1, N, H + 2 * G, d).transpose(1, 2)
-        q, k, v = qkv[:, :H], qkv[:, H : H + G], qkv[:, H + G :]  # [B, H, N, d], [B, G, N, d] twice
+        groups = self.qkv(y).view(-1, N, G, H // G + 2, d).permute(0, 2, 3, 1, 4)  # [B, G, R + 2, N, d]
+        q = groups[:, :, :-2].reshape(-1, H, N, d)
+        k, v = groups[:, :, -2], groups[:, :, -1]  # [B, G, N, d]
         # The heads of a group are neighbours, as PyTorch expects them; d^-1/2 is in Q already.
         if self.dtype == torch.float32:  # no fused kernel takes groups in fp32: their heads one under another
-            q = q.reshape(-1, G, H // G * N, d)
+            q = q.view(-1, G, H // G * N, d)
             values = F.scaled_dot_product_attention(q, k, v, scale=1.0).view(-1, H, N, d)
         else:
             values = F.scaled_dot_product_attention(q, k, v, scale=1.0, enable_gqa=True)

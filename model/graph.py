@@ -27,6 +27,7 @@ OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of th
 IR_VERSION = 10
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
 ROUTING = "routing"
+CHOSEN = "routing.chosen"  # inside: 1 where a token's gate chose an expert, fp32 [B N, experts of all layers]
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
 
 
@@ -52,11 +53,7 @@ def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
         x = _layer(g, f"layer.{i}", x, fused, layer)
     g.node("Reshape", [x, g.shape(-1, cfg.num_tokens, cfg.embed_dim)], "tokens", "tokens")
     _poolings(g, cfg.num_tokens)
-    most = max(layer.experts for layer in fused.layers)
-    shares = [_routing(g, f"layer.{i}", layer.experts, most, fused) for i, layer in enumerate(fused.layers)]
-    choices = np.array(1 / (cfg.top_k * cfg.num_tokens), np.float32)
-    joined = g.node("Concat", shares, "routing.numbers", axis=1)
-    g.node("Mul", [joined, g.constant("routing.choice", choices)], ROUTING)
+    most = _routing(g, fused)
     B, C, S, m = "B", cfg.in_channels, cfg.image_size, cfg.embed_dim
     shapes: dict[str, list[str | int]] = {
         "mean": [B, m],
@@ -133,17 +130,18 @@ def _layer(g: GraphNodes, name: str, x: str, fused: FusedEncoder, layer: FusedLa
 def _attention(g: GraphNodes, name: str, x: str, fused: FusedEncoder, layer: FusedLayer) -> str:
     cfg = fused.config
     N, H, G, d = cfg.num_tokens, cfg.num_heads, cfg.num_groups, layer.head_dim
+    R = H // G
     qkv = g.gemm(g.narrow(x), layer.qkv, f"{name}.qkv")
-    heads = g.node("Reshape", [qkv, g.shape(-1, N, H + 2 * G, d)], f"{name}.heads")
-    heads = g.node("Transpose", [heads], f"{name}.by_head", perm=[0, 2, 1, 3])  # [B, H + 2 G, N, d]
-    q, k, v = g.split(heads, [H, G, G], f"{name}.split_heads", ("q", "k", "v"), axis=1)
-    # The R heads of a group under one another: [B, G, R N, d].
-    q = g.node("Reshape", [q, g.shape(-1, G, H // G * N, d)], f"{name}.queries")
+    groups = g.node("Reshape", [qkv, g.shape(-1, N, G, (R + 2) * d)], f"{name}.groups")
+    groups = g.node("Transpose", [groups], f"{name}.by_group", perm=[0, 2, 1, 3])  # [B, G, N, (R + 2) d]
+    q, k, v = g.split(groups, [R * d, d, d], f"{name}.split_groups", ("q", "k", "v"), axis=3)
+    # The R heads of a token and group under one another: [B, G, N R, d].
+    q = g.node("Reshape", [q, g.shape(-1, G, N * R, d)], f"{name}.queries")
     k = g.node("Transpose", [k], f"{name}.keys", perm=[0, 1, 3, 2])
-    scores = g.node("MatMul", [q, k], f"{name}.scores")  # [B, G, R N, N]
+    scores = g.node("MatMul", [q, k], f"{name}.scores")  # [B, G, N R, N]
     weights = g.node("Softmax", [scores], f"{name}.attention", axis=-1)
     y = g.node("MatMul", [weights, v], f"{name}.values")
-    y = g.node("Reshape", [y, g.shape(-1, H, N, d)], f"{name}.value_heads")
+    y = g.node("Reshape", [y, g.shape(-1, G, N, R * d)], f"{name}.value_groups")
     y = g.node("Transpose", [y], f"{name}.by_token", perm=[0, 2, 1, 3])
     y = g.node("Reshape", [y, g.shape(-1, H * d)], f"{name}.values_flat")  # [B N, m]
     return g.widen(g.gemm(y, layer.out, f"{name}.out"))
@@ -161,7 +159,7 @@ def _experts(g: GraphNodes, name: str, x: str, layer: FusedLayer, top_k: int) ->
         weighted = g.node("Mul", [active, gates], f"{name}.weighted")
         mixed = g.node("ReduceSum", [weighted, g.axis(1)], f"{name}.experts_sum", keepdims=0)  # [B N, h]
     else:  # one small product for each token: on a CPU faster than reading the experts' results twice
-        gates = _sparse_gates(g, name, logits, top_k)
+        gates = _sparse_gates(g, name, logits, E, top_k)
         gates = g.node("Reshape", [gates, g.shape(-1, 1, E)], f"{name}.gate_row")
         mixed = g.node("MatMul", [gates, active], f"{name}.experts_mix")
         mixed = g.node("Reshape", [mixed, g.shape(-1, h)], f"{name}.experts_sum")  # [B N, h]
@@ -208,8 +206,12 @@ def _gates(g: GraphNodes, name: str, logits: str, experts: int, top_k: int) -> s
     return g.node("Softmax", [kept], f"{name}.gates", axis=-1)
 
 
-def _sparse_gates(g: GraphNodes, name: str, logits: str, top_k: int) -> str:
+def _sparse_gates(g: GraphNodes, name: str, logits: str, experts: int, top_k: int) -> str:
     """The same as `_gates` in fewer nodes, which count on a CPU; `TopK` too prefers the first of equals."""
+    closed = f"closed_gates.{experts}"
+    if closed not in g.written:  # zeros [B N, E], once for all layers that have as many experts
+        rows = g.node("Shape", [logits], f"{closed}.shape")
+        g.node("ConstantOfShape", [rows], closed)
     top, index = f"{name}.top", f"{name}.top_index"
     g.node(
         "TopK", [logits, g.constant(f"top.{top_k}", np.array([top_k], np.int64))], top, top, index, axis=-1
@@ -219,28 +221,34 @@ def _sparse_gates(g: GraphNodes, name: str, logits: str, top_k: int) -> str:
     best = g.node(
         "Max", [best, g.constant("least", np.array(np.finfo(np.float32).tiny))], f"{name}.open_gates"
     )
-    zero = g.constant("zero", np.array(0, np.float32))
-    closed = g.node("Mul", [logits, zero], f"{name}.closed_gates")
-    gates = g.node("ScatterElements", [closed, index, best], f"{name}.gates", axis=1)
-    g.node("Greater", [gates, zero], _chosen(name, top_k))
-    return gates
+    return g.node("ScatterElements", [closed, index, best], f"{name}.gates", axis=1)
 
 
-def _chosen(name: str, top_k: int) -> str:
-    """The experts that a layer's gates have chosen: bool [B N, E]."""
-    return f"{name}.chosen.{top_k - 1}" if top_k > 1 else f"{name}.is_best.0"
+def _routing(g: GraphNodes, fused: FusedEncoder) -> int:
+    """How often the gates chose each expert, from those of all layers at once; returns the most experts.
 
-
-def _routing(g: GraphNodes, name: str, experts: int, most: int, fused: FusedEncoder) -> str:
-    """How often a gate chose each expert: [B N, E] → [B, 1, most]; whole numbers, exact in any order."""
-    tokens, top_k = fused.config.num_tokens, fused.config.top_k
-    numbers = g.node("Cast", [_chosen(name, top_k)], f"{name}.routed", to=TensorProto.FLOAT)
-    numbers = g.node("Reshape", [numbers, g.shape(-1, tokens, experts)], f"{name}.routed_tokens")
-    counts = g.node("ReduceSum", [numbers, g.axis(1)], f"{name}.choices", keepdims=1)
-    if experts == most:
-        return counts
-    pads = g.constant(f"routing.pads.{experts}", np.array([0, 0, 0, 0, 0, most - experts], np.int64))
-    return g.node("Pad", [counts, pads], f"{name}.choices_padded")
+    Whole numbers, exact in any order of summation.
+    """
+    cfg, experts = fused.config, [layer.experts for layer in fused.layers]
+    names = [f"layer.{i}" for i in range(len(experts))]
+    if g.half:
+        last = f"chosen.{cfg.top_k - 1}" if cfg.top_k > 1 else "is_best.0"
+        gates = g.node("Concat", [f"{name}.{last}" for name in names], "routing.gates", axis=1)
+        chosen = g.node("Cast", [gates], CHOSEN, to=TensorProto.FLOAT)
+    else:
+        gates = g.node("Concat", [f"{name}.gates" for name in names], "routing.gates", axis=1)
+        chosen = g.node("Sign", [gates], CHOSEN)
+    by_tile = g.node("Reshape", [chosen, g.shape(-1, cfg.num_tokens, sum(experts))], "routing.tokens")
+    counts = g.node("ReduceSum", [by_tile, g.axis(1)], "routing.counts", keepdims=0)
+    counts = g.node("Pad", [counts, g.constant("routing.pads", np.array([0, 0, 0, 1]))], "routing.padded")
+    ends, most = np.cumsum(experts), max(experts)
+    columns = np.full((len(experts), most), ends[-1])  # where a layer has no such expert, the zero at the end
+    for row, end, count in zip(columns, ends, experts, strict=True):
+        row[:count] = np.arange(end - count, end)
+    by_layer = g.node("Gather", [counts, g.constant("routing.columns", columns)], "routing.by_layer", axis=1)
+    choice = g.constant("routing.choice", np.array(1 / (cfg.top_k * cfg.num_tokens), np.float32))
+    g.node("Mul", [by_layer, choice], ROUTING)
+    return most
 
 
 def _poolings(g: GraphNodes, tokens: int) -> None:

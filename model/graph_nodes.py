@@ -25,10 +25,12 @@ class GraphNodes:
         self.half = half
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
+        self.written: set[str] = set()  # outputs of the nodes
 
     def node(self, op: str, inputs: list[str], name: str, *outputs: str, **attributes: Any) -> str:
         """Adds a node; its first output is called as the node unless named."""
         self.nodes.append(helper.make_node(op, inputs, list(outputs or (name,)), name=name, **attributes))
+        self.written.update(outputs or (name,))
         return outputs[0] if outputs else name
 
     def constant(self, name: str, value: NDArray[Any]) -> str:

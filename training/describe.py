@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from model import bundle as bundles
-from model import manifest
 from model.bundle import Bundle, BundleError
 from training.findings import findings
 
@@ -24,20 +23,10 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
         BundleError: no bundle there, a file that cannot be read, or an evaluation of another network.
     """
     old = bundles.load(path)
-    metrics = old.metrics if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)}
-    kept: dict[str, bytes | Path] = {name: old.path / name for name in old.files if name != manifest.CARD}
-    return bundles.write(
-        path,
-        name=old.name,
-        version=old.version,
-        trained=old.trained,
-        config=old.config,
-        preprocessing=old.preprocessing,
-        training=old.training,
-        metrics=metrics,
-        parity=old.parity,
-        card=old.card if card is None else _text(card),
-        files=kept,
+    return bundles.rewrite(
+        old,
+        metrics=None if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)},
+        card=None if card is None else _text(card),
     )
 
 

@@ -212,20 +212,10 @@ def add_to_bundle(path: Path, found: Checkpoint, probes: Mapping[str, LinearProb
     old = bundles.load(path)
     if old.config != found.config or old.preprocessing != found.preprocessing:
         raise BundleError(f"{path} was made from another network than this checkpoint; export it again")
-    files: dict[str, bytes | Path] = {name: old.path / name for name in old.files if name != manifest.CARD}
-    files |= {manifest.probe_file(name): encode(probe) for name, probe in probes.items()}
-    return bundles.write(
-        path,
-        name=old.name,
-        version=old.version,
-        trained=old.trained,
-        config=old.config,
-        preprocessing=old.preprocessing,
-        training=old.training,
+    return bundles.rewrite(
+        old,
         metrics={**old.metrics, "probes": _summaries(old, probes)},
-        parity=old.parity,
-        card=old.card,
-        files=files,
+        files={manifest.probe_file(name): encode(probe) for name, probe in probes.items()},
     )
 
 
