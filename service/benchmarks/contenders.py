@@ -52,14 +52,23 @@ def in_chunks(engine: Engine) -> Embed:
     def embed(dn: NDArray[np.uint16], metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         if len(dn) == 1:
             return engine.run(dn, metadata, ("mean",), alone=True)["mean"]
-        size = min(engine.batch_size, math.ceil(len(dn) / engine.concurrency))
-        starts = range(0, len(dn), size)
         parts = pool.map(
-            lambda i: engine.run(dn[i : i + size], metadata[i : i + size], ("mean",))["mean"], starts
+            lambda cut: engine.run(dn[cut], metadata[cut], ("mean",))["mean"], _cuts(engine, len(dn))
         )
         return np.concatenate(list(parts))
 
     return embed
+
+
+def _cuts(engine: Engine, count: int) -> list[slice]:
+    """Batches as the service's batcher makes them: smaller as fewer tiles are left, but not than a chunk."""
+    cuts, start = [], 0
+    while start < count:
+        left, idle = count - start, max(1, engine.concurrency - len(cuts))
+        size = max(math.ceil(left / engine.concurrency), min(engine.chunk_size, math.ceil(left / idle)))
+        cuts.append(slice(start, start + min(size, engine.batch_size)))
+        start = cuts[-1].stop
+    return cuts
 
 
 def baselines(config: ModelConfig, threads: int, seed: int = 0) -> tuple[dict[str, Embed], dict[str, str]]:
