@@ -62,7 +62,8 @@ def in_chunks(engine: Engine) -> Embed:
 
 def _cuts(engine: Engine, count: int) -> list[slice]:
     """Batches as the service's batcher makes them: smaller as fewer tiles are left, but not than a chunk."""
-    cuts, start = [], 0
+    cuts: list[slice] = []
+    start = 0
     while start < count:
         left, idle = count - start, max(1, engine.concurrency - len(cuts))
         size = max(math.ceil(left / engine.concurrency), min(engine.chunk_size, math.ceil(left / idle)))
