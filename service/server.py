@@ -42,6 +42,7 @@ _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 _HEAR_OUT_S = 0.5  # for a connection that was just made to say what it wants
 _MARGIN_S = 5  # on top of the grace, for the end of the application itself
+_COLLECT_AFTER = 5_000  # containers more than are there; Python would look at the young ones after 700
 _KEEP_ALIVE_S = 75  # longer than the 60 s of common load balancers, so that they are the ones who close
 
 
@@ -85,6 +86,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        # A cycle waits a little longer; a request makes some hundred containers, and no cycles in most cases.
+        gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
     async def main_loop(self) -> None:
         """Until told to stop; then it is not ready, but takes requests until nobody sends any more."""
