@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import server, settings
-from service.engine import OnnxEngine, make_engine
+from service.onnx_engine import OnnxEngine, make_engine
 
 RESTART_S = 0.3  # takes long enough to be seen
 

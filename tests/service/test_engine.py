@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,10 +18,11 @@ import pytest
 from model import bundle as bundles
 from model import openvino_session
 from model.bundle import Bundle, BundleError
-from service.batching.providers import ProviderError, numbers
+from service.batching.providers import Precision, ProviderError, numbers
 from service.caching.keys import Namespace
-from service.engine import OUTPUTS, EngineError, OnnxEngine, check_engine, make_engine, warm_up
+from service.engine import OUTPUTS, EngineError, warm_up
 from service.formats import l2_normalized
+from service.onnx_engine import OnnxEngine, check_engine, make_engine
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 
@@ -136,6 +141,35 @@ def test_a_restarted_engine_gives_the_same(loaded: Bundle) -> None:
     assert np.array_equal(engine.run(*batch(2), ("mean",))["mean"], before)
 
 
+def test_runs_at_once_share_no_session(loaded: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one that they share, each takes memory that the other's core has in its cache."""
+    meeting = threading.Barrier(2, timeout=30)
+    runs: list[int] = []  # of which session each was
+
+    class Session(ort.InferenceSession):
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            meeting.wait()  # both are under way
+            runs.append(id(self))
+            return super().run(*args, **kwargs)
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    engine = OnnxEngine(loaded, threads=2)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            for run in [pool.submit(engine.run, *batch(1), ("mean",)) for _ in range(2)]:
+                run.result()
+    assert sorted(Counter(runs).values()) == [5, 5]
+
+
+def test_a_bundle_that_changed_is_not_taken_by_a_restart(tmp_path: Path, loaded: Bundle) -> None:
+    engine = OnnxEngine(bundles.load(shutil.copytree(loaded.path, tmp_path / "bundle")))
+    with (tmp_path / "bundle/encoder.fp32.onnx").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(EngineError, match="has changed since the bundle was verified"):
+        engine.restart()
+    assert engine.run(*batch(1), ("mean",))["mean"].shape == (1, 144)  # with the sessions that it has
+
+
 def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match=r"ONNX Runtime has no CUDA; install landmoe\[gpu\]"):
@@ -200,13 +234,13 @@ def test_a_tile_in_bf16_is_the_same_in_any_batch(loaded: Bundle) -> None:
         assert rest.tobytes() == together[start:].tobytes()
 
 
-@needs_bf16
-def test_fast_runs_in_several_threads_at_once(loaded: Bundle) -> None:
-    fast = OnnxEngine(loaded, "fast", threads=2)
+@pytest.mark.parametrize("precision", ["exact", pytest.param("fast", marks=needs_bf16)])
+def test_more_threads_at_once_than_the_engine_has(loaded: Bundle, precision: Precision) -> None:
+    engine = OnnxEngine(loaded, precision, threads=2)
     batches = [batch(1 + i % 4, seed=i) for i in range(12)]
-    expected = [fast.run(*b, ("mean",))["mean"] for b in batches]
+    expected = [engine.run(*b, ("mean",))["mean"] for b in batches]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda b: fast.run(*b, ("mean",))["mean"], batches))
+        found = list(pool.map(lambda b: engine.run(*b, ("mean",))["mean"], batches))
     for one, other in zip(expected, found, strict=True):
         assert np.array_equal(one, other)
 

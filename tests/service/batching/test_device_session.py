@@ -13,11 +13,12 @@ import pytest
 
 from model import bundle as bundles
 from model.bundle import Bundle
-from service import engine as engines
+from service import onnx_engine
 from service.batching import device_session, providers
 from service.batching.device_session import DeviceSession, bucket_sizes, open_session
 from service.batching.providers import ProviderError
-from service.engine import OUTPUTS, make_engine
+from service.engine import OUTPUTS
+from service.onnx_engine import make_engine
 from service.settings import Settings
 
 SIZES = (1, 2, 4)
@@ -186,7 +187,7 @@ def as_cuda(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(device_session._Buffers, "run", noted)
     monkeypatch.setattr(providers, "session", lambda c, p, t, graphs=False: make(c, "cpu", t))
-    monkeypatch.setattr(engines, "open_session", lambda m, d, sizes: open_session(m, "cpu", sizes))
+    monkeypatch.setattr(onnx_engine, "open_session", lambda m, d, sizes: open_session(m, "cpu", sizes))
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     return sizes
 

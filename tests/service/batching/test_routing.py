@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.batching import routing
 from service.batching.routing import ROUTED_TOKENS
-from service.engine import ROUTING, OnnxEngine
+from service.engine import ROUTING
+from service.onnx_engine import OnnxEngine
 from service.settings import Settings
 from tests.model.networks import SMALL, inputs, onnx_bytes, scrambled
 from tests.rasters import dn_pixels, geotiff
