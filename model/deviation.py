@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.config import ModelConfig
-from model.graph import CHOSEN
+from model.graph_experts import CHOSEN
 from model.parity import PROVIDER, batches
 
 # The least cosine of any tile's embedding with that of the exact encoder.

@@ -15,7 +15,8 @@ from model import bundle
 from model.checkpoint import Checkpoint, initialise
 from model.config import SIZES, ModelConfig
 from model.fused import fuse
-from model.graph import OUTPUTS, ROUTING, to_onnx
+from model.graph import OUTPUTS, to_onnx
+from model.graph_experts import ROUTING
 from model.layers import Block
 from model.published import import_reference, read_config
 from tests.model.networks import GOLDEN, SMALL, inputs, onnx_bytes, run, scrambled, session, unfused
@@ -131,10 +132,9 @@ def test_graph_has_exactly_the_promised_products(config: ModelConfig) -> None:
         expected += [(m, qkv), (m, m), (m, experts * hidden), (m, hidden), (m, experts), (hidden, m)]
     assert widths == expected
 
-    # Beside them only attention's own two products, the mix of experts, and the two products of the poolings
-    # multiply matrices.
+    # Beside them only attention's own two products, and the two of the poolings multiply matrices.
     others = [node for node in graph.node if node.op_type == "MatMul"]
-    assert len(others) == 3 * config.depth + 2
+    assert len(others) == 2 * config.depth + 2
     assert sum(any(name in shapes for name in node.input) for node in others) == 2
 
 
