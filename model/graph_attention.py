@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.fused import FusedEncoder, FusedLayer, Product
 from model.graph_nodes import GraphNodes
 
-# exp(75) = 4e32, summed over tokens and times a value, is far from the largest number of fp32, exp(-75) from the least.
+# exp(75) = 4e32, summed over tokens and times a value, is far from what fp32 ends at; so is exp(-75).
 LARGEST_SCORE = 75.0
 
 

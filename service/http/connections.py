@@ -12,6 +12,7 @@ from service.errors import problem, problem_response
 
 # Before that, a client's end is not looked for: most requests that the cache answers need no task that does.
 _WATCH_AFTER_S = 0.002
+WATCH = "watch"  # in a request's state: what a handler calls that has read the body and begins to work
 
 
 class Connections:
@@ -22,7 +23,8 @@ class Connections:
     the time it has to finish is over, is answered 503.
 
     Args:
-        app: what it is around; while it reads the body, it hears of the client's end itself.
+        app: what it is around. While it reads the body, it hears of the client's end itself; then it calls
+            what the request's state has as `WATCH`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,10 +39,10 @@ class Connections:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        loop, request = asyncio.get_running_loop(), asyncio.current_task()
+        request = asyncio.current_task()
         watch: asyncio.Task[None] | None = None
         timer: asyncio.TimerHandle | None = None
-        gone = started = answered = False
+        gone = started = answered = received = False
 
         async def wait_for_end() -> None:
             nonlocal gone
@@ -52,17 +54,20 @@ class Connections:
 
         def start_watch() -> asyncio.Task[None]:
             nonlocal watch
-            watch = watch or loop.create_task(wait_for_end())
+            watch = watch or asyncio.get_running_loop().create_task(wait_for_end())
             return watch
 
-        async def receive_and_watch() -> Message:
+        def watch_soon() -> None:
             nonlocal timer
-            if timer is not None:  # the body is over; what comes is the end
+            timer = timer or asyncio.get_running_loop().call_later(_WATCH_AFTER_S, start_watch)
+
+        async def receive_or_watch() -> Message:
+            nonlocal received
+            if received:  # the body is over; what comes is the end
                 await asyncio.shield(start_watch())
                 return {"type": "http.disconnect"}
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                timer = loop.call_later(_WATCH_AFTER_S, start_watch)
+            received = message["type"] == "http.request" and not message.get("more_body", False)
             return message
 
         async def send_and_note(message: Message) -> None:
@@ -73,8 +78,9 @@ class Connections:
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
+        scope.setdefault("state", {})[WATCH] = watch_soon
         try:
-            await self._app(scope, receive_and_watch, send_and_note)
+            await self._app(scope, receive_or_watch, send_and_note)
         except asyncio.CancelledError:
             if gone:
                 assert request is not None  # noqa: S101  # else nothing cancelled it

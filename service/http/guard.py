@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from starlette.datastructures import Headers
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RequestError, ServiceError, problem, problem_response
 from service.http.api_keys import ApiKeys
+from service.http.within import Within
 
 API_KEY = "X-API-Key"
 # Orchestrators and Prometheus have no key, and the documentation tells nothing about the data.
@@ -117,8 +117,7 @@ class _Body:
         # The first silence is free; after that the whole body must have come at the slowest rate.
         allowed_s = self._start + self._timeout_s + self._received / _MIN_BYTES_PER_S - now
         try:
-            async with asyncio.timeout(max(0.0, min(self._timeout_s, allowed_s))):
-                message = await self._receive()
+            message = await Within(self._receive(), max(0.0, min(self._timeout_s, allowed_s)))
         except TimeoutError as error:
             self._complete = True
             raise RequestError(

@@ -33,6 +33,7 @@ class Observed:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._log = log.bind()  # once, not for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -60,7 +61,7 @@ class Observed:
             except ClientDisconnect:
                 status, state["outcome"] = _STATUS_CLIENT_GONE, "disconnected"
             except Exception:
-                log.exception("defect", path=scope["path"])
+                self._log.exception("defect", path=scope["path"])
                 state["outcome"] = "internal-error"
                 if status:  # too late for another answer; the server closes the connection
                     raise
@@ -68,7 +69,25 @@ class Observed:
                 await problem_response(body)(scope, receive, send_with_id)
             finally:
                 metrics.REQUESTS_IN_FLIGHT.dec()
-                _record(scope, status, time.perf_counter() - start)
+                self._record(scope, status, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route's template, never the path: a scanner must not make a time series for each of its guesses.
+        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        outcome = scope["state"].get("outcome") or ("ok" if 0 < status < 400 else "error")
+        requests, duration = _series(route, outcome)
+        requests.inc()
+        duration.observe(seconds)
+        tracing.answered(route, status, outcome)
+        level = self._log.debug if route in _QUIET and status < 400 else self._log.info
+        level(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            outcome=outcome,
+            duration_ms=round(seconds * 1000, 2),
+        )
 
 
 def _request_id(scope: Scope) -> str:
@@ -84,22 +103,3 @@ def _request_id(scope: Scope) -> str:
 @lru_cache(maxsize=1024)
 def _series(route: str, outcome: str) -> tuple[Counter, Histogram]:
     return metrics.REQUESTS.labels(route, outcome), metrics.REQUEST_DURATION.labels(route)
-
-
-def _record(scope: Scope, status: int, seconds: float) -> None:
-    # The route's template, never the path: a scanner must not make a time series for each of its guesses.
-    route = getattr(scope.get("route"), "path", None) or "unmatched"
-    outcome = scope["state"].get("outcome") or ("ok" if 0 < status < 400 else "error")
-    requests, duration = _series(route, outcome)
-    requests.inc()
-    duration.observe(seconds)
-    tracing.answered(route, status, outcome)
-    level = log.debug if route in _QUIET and status < 400 else log.info
-    level(
-        "request",
-        method=scope["method"],
-        path=scope["path"],
-        status=status,
-        outcome=outcome,
-        duration_ms=round(seconds * 1000, 2),
-    )

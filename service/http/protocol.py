@@ -35,7 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has come; it must say what it wants."""
         super().connection_made(transport)
-        self._expect_headers()
+        self._expect_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
@@ -47,18 +47,21 @@ class BoundedProtocol(HttpToolsProtocol):
         answered = self.cycle is not None and self.cycle.response_complete
         # A request may be answered, refused for instance, while its body is still on its way.
         if answered and not self._in_headers and not self._in_body:
-            self._expect_headers()  # the next request on a connection that was kept
+            self._in_headers, self._header_bytes = True, 0  # the next request on a connection that was kept
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
-            self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
+        if self._in_headers:
+            if self._header_bytes > _MAX_HEADER_BYTES:
+                self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
+            elif self._timer is None:  # most come in one piece and need none
+                self._expect_rest()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         if not self._in_headers:
-            self._expect_headers()
+            self._in_headers, self._header_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """Its headers are over, and what comes now is its body."""
@@ -86,9 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         answer.complete()
         self.on_response_complete()
 
-    def _expect_headers(self) -> None:
-        self._in_headers, self._header_bytes = True, 0
-        self._stop_timer()
+    def _expect_rest(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout_s, self._too_late)
 
     def _stop_timer(self) -> None:

@@ -48,6 +48,7 @@ async def respond(
         key = None if _bypass(request) else answers.key(request, upload.files)
         if key is not None and (again := _again(answers, key)) is not None:
             return again
+        request.state.watch()
         parameters, options = parse(upload.values, len(upload.files), model)
         product = make_product(options)
         wanted = formats.negotiate(options.format, request.headers.get("accept"))

@@ -1,4 +1,4 @@
-"""The bound on attention's scores, which decides whether the graph lowers them before it takes exponentials."""
+"""The bound on attention's scores, which decides whether the graph lowers them before exponentials."""
 
 from __future__ import annotations
 
