@@ -94,6 +94,7 @@ class Connections:
                 await problem_response(body, {"Connection": "close"})(scope, receive, send)
             raise
         finally:
+            scope["state"].pop(WATCH, None)  # it refers back to the request: a cycle
             if timer is not None:
                 timer.cancel()
             if watch is not None:
