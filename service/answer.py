@@ -101,7 +101,7 @@ class Answer:
             return StreamingResponse(chunks(self._file), media_type=media_type, headers=headers)
         content = self._file.getvalue()
         self.close()
-        return whole(content, self.format, report)
+        return Whole(content, self.format, report)
 
     def close(self) -> None:
         """Frees what has been written."""
@@ -181,9 +181,24 @@ def _outcome_label(outcome: Outcome) -> str:
     return f"skipped-{outcome.result.reason}" if isinstance(outcome.result, Skipped) else "ok"
 
 
-def whole(content: bytes, format: Format, report: Report) -> Response:  # noqa: A002
-    """An answer in memory."""
-    return Response(content, media_type=formats.KINDS[format].media_type, headers=_headers(report, format))
+class Whole(Response):
+    """An answer in memory, its headers as they are sent: making them is a twentieth of a cached request.
+
+    Args:
+        content: the body.
+        format: of it.
+        report: how the request went.
+    """
+
+    def __init__(self, content: bytes, format: Format, report: Report) -> None:  # noqa: A002
+        self.status_code = 200
+        self.background = None
+        self.body = content
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", formats.KINDS[format].media_type.encode()),
+            *((name.lower().encode(), text.encode()) for name, text in _headers(report, format).items()),
+        ]
 
 
 def _headers(report: Report, format: Format) -> dict[str, str]:  # noqa: A002

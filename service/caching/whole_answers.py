@@ -42,10 +42,11 @@ class WholeAnswers:
         if len(file.data) > _MAX_BYTES or media_type.startswith("multipart"):
             return None
         scope = request.scope
+        path = scope["route"].path.encode()
+        query: bytes = scope["query_string"]
+        accept = (header(request, b"accept") or "").encode("latin-1")  # as it came
         state = self._rules.copy()
-        for part in (scope["route"].path, scope["query_string"], header(request, b"accept") or ""):
-            text = part.encode("latin-1", "replace") if isinstance(part, str) else part
-            state.update(b"%d:%s" % (len(text), text))
+        state.update(b"%d:%s%d:%s%d:%s" % (len(path), path, len(query), query, len(accept), accept))
         state.update(file.data)
         return b"landmoe:answer:" + state.digest()
 

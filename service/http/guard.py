@@ -25,6 +25,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_NAMES = frozenset(name.lower().encode() for name in (*_HEADERS, "Content-Security-Policy"))
 # What pages of other origins may read of an answer (CORS).
 EXPOSED = ("X-Request-ID", "Server-Timing", "X-Cache", "X-Batch-Size", "Retry-After", "Content-Disposition")
 # Answers are data: nothing in them is to be run or loaded. The documentation page runs its own scripts.
@@ -67,9 +68,13 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"] = list(message.get("headers", ()))
-                given = {name for name, _ in headers}
-                headers += [pair for pair in added if pair[0] not in given]
+                headers = list(message.get("headers", ()))
+                if any(name in _NAMES for name, _ in headers):
+                    given = {name for name, _ in headers}
+                    headers += [pair for pair in added if pair[0] not in given]
+                else:
+                    headers += added
+                message["headers"] = headers
             await send(message)
 
         try:

@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from service import formats
-from service.answer import Answer, HopelessError, whole
+from service.answer import Answer, HopelessError, Whole
 from service.caching.whole_answers import WholeAnswers
 from service.errors import RequestError, code_of
 from service.http.headers import header
@@ -66,7 +66,7 @@ async def respond(
         upload.close()
     if response.status_code >= 400:
         request.state.outcome = code_of(tally.failures[0][1])
-    elif key is not None and report.cache == "hit" and options.fit != "grid" and type(response) is Response:
+    elif key is not None and report.cache == "hit" and options.fit != "grid" and isinstance(response, Whole):
         answers.put(key, bytes(response.body), wanted)
     return response
 
@@ -79,7 +79,7 @@ def _again(answers: WholeAnswers, key: bytes) -> Response | None:
     report = Report()
     report.note("cache", time.perf_counter() - start)
     _ANSWERED.inc()
-    return whole(*found, report)
+    return Whole(*found, report)
 
 
 async def _tiles(
