@@ -10,7 +10,7 @@ import asyncio
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,14 @@ def run(
             absent[LITSERVE] = _NO_LITSERVE
         else:
             servers[LITSERVE] = stack.enter_context(processes.litserve(encoder, cpu.available()))
-        measurements: dict[Of, Measure] = {ENGINE: lambda: _engine(engine, seconds)}
+        measurements: dict[Of, Measure] = {ENGINE: _alone(servers, None, lambda: _engine(engine, seconds))}
 
         def add(name: str, cache: Cache, tiles: int, requests: list[Shot], *, apart: bool = False) -> None:
             for count in connections:
                 if count * tiles <= max(_MOST_TILES_AT_ONCE, tiles):
                     what = of(server=name, connections=count, tiles=tiles, cache=cache)
-                    measurements[what] = _load_of(servers[name], requests, count, seconds, apart=apart)
+                    measure = _load_of(servers[name], requests, count, seconds, apart=apart)
+                    measurements[what] = _alone(servers, name, measure)
 
         raw, raw_uncached = shots("/embed", contents), shots("/embed", contents, headers=_UNCACHED)
         forms, forms_uncached = (
@@ -162,6 +163,16 @@ def _load_of(
             return figures_of(load(server.url, requests, connections, for_seconds(seconds)))
 
     return measure
+
+
+def _alone(servers: Mapping[str, Server], name: str | None, measure: Measure) -> Measure:
+    """While one is measured, the others stand still: LitServe takes a quarter of a CPU with nothing to do."""
+
+    def measure_alone() -> Figures:
+        with processes.still(server for other, server in servers.items() if other != name):
+            return measure()
+
+    return measure_alone
 
 
 def _engine(engine: Engine, seconds: float) -> Figures:

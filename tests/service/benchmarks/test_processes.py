@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -57,3 +58,11 @@ def test_the_most_memory_is_seen_though_it_is_given_back() -> None:
 def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="exit status"), processes.plain(tmp_path / "none.onnx"):
         pass
+
+
+@pytest.mark.server
+def test_a_server_that_stands_still_goes_on_afterwards() -> None:
+    with processes.empty() as server:
+        with processes.still([server]), pytest.raises(httpx.TimeoutException):
+            httpx.get(server.url + "/readyz", timeout=0.3)
+        assert httpx.get(server.url + "/readyz", timeout=10).status_code == 200
