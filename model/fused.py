@@ -11,7 +11,8 @@ Five identities, none of which approximates. All of them are folded in float64 a
 3. Attention. Q, K and V are one product. The softmax scale d^-1/2 is folded into Q. Query head i reads group
    i mod G; its columns stand group by group, the heads of one as neighbours, then its K and its V. So a group
    is one piece of a row, its heads' rows stand under one another and are multiplied with its K and V without
-   repeating them. The rows of the output projection are ordered likewise.
+   repeating them. The rows of the output projection are ordered likewise. (On CPUs the graph wants the
+   heads of a group by column instead, and orders both once more: graph_attention.py.)
 4. z-score. W ((dn - mean) / std) + b = (W diag(1 / std)) (dn - mean) + b. The mean is subtracted first: in
    the bias it would be the difference of large numbers, and DN up to 65535 do not fit into half precision.
 5. All that is added to a token before the first layer (position, biases, the cls token) is one constant.

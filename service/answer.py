@@ -186,18 +186,18 @@ class Whole(Response):
 
     Args:
         content: the body.
-        format: of it.
+        kind: its format.
         report: how the request went.
     """
 
-    def __init__(self, content: bytes, format: Format, report: Report) -> None:  # noqa: A002
+    def __init__(self, content: bytes, kind: Format, report: Report) -> None:
         self.status_code = 200
         self.background = None
         self.body = content
         self.raw_headers = [
             (b"content-length", b"%d" % len(content)),
-            (b"content-type", formats.KINDS[format].media_type.encode()),
-            *((name.lower().encode(), text.encode()) for name, text in _headers(report, format).items()),
+            (b"content-type", formats.KINDS[kind].media_type.encode()),
+            *((name.lower().encode(), text.encode()) for name, text in _headers(report, kind).items()),
         ]
 
 

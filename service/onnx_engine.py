@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -74,6 +76,9 @@ class OnnxEngine:
         self.chunk_size = _CPU_CHUNK if provider == "cpu" else self.batch_size
         self.buckets = () if provider == "cpu" else bucket_sizes(max_batch_size or self.batch_size)
         self._path = bundle.encoder_path(self.precision)
+        # Kept open: a restart needs it again, though the bundle was replaced or removed meanwhile.
+        self._file = os.open(self._path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
         # Bundles that were exported before there was this output lack it.
         self.gives_routing = False
         self._idle, self._alone_session = self._make_sessions()
@@ -104,7 +109,7 @@ class OnnxEngine:
         """Makes new sessions; runs under way keep the ones they have."""
         try:
             self._idle, self._alone_session = self._make_sessions()
-        except BundleError as error:
+        except (BundleError, OSError) as error:
             raise EngineError(str(error)) from error
         self._any = self._idle[0]
         warm_up(self, self.buckets[::-1] or (1,))
@@ -139,7 +144,7 @@ class OnnxEngine:
     def _make_sessions(self) -> tuple[list[_Session], _Session]:
         """Those for batches side by side, and the one for a batch that is alone."""
         # What was hashed is what runs: the sessions are made from these bytes, not from the path again.
-        content = self._path.read_bytes()
+        content = os.pread(self._file, os.fstat(self._file).st_size, 0)
         if hashlib.sha256(content).hexdigest() != self.bundle.encoder_digest(self.precision):
             raise BundleError(f"{self._path} has changed since the bundle was verified")
         try:
@@ -189,20 +194,22 @@ def make_engine(settings: Settings) -> OnnxEngine:
     """
     threads = settings.engine_threads or max(1, cpu.available() // settings.workers)
     bundle = bundles.load(settings.bundle)
-    engine = None
+
+    def on(provider: Provider) -> OnnxEngine:
+        return OnnxEngine(bundle, settings.precision, threads, provider, settings.max_batch_size)
+
     try:
-        wanted = providers.candidates(settings.provider)
-        for provider in wanted:
+        *preferred, last = providers.candidates(settings.provider)
+        for provider in preferred:
             try:
-                engine = OnnxEngine(bundle, settings.precision, threads, provider, settings.max_batch_size)
+                engine = on(provider)
                 break
             except ProviderError as error:
-                if provider == wanted[-1]:
-                    raise
                 log.warning("device not used", provider=provider, reason=str(error))
+        else:
+            engine = on(last)
     except ProviderError as error:
         raise EngineError(str(error)) from error
-    assert engine is not None  # noqa: S101  # the last candidate either worked or raised
     # On a GPU the largest first: the smaller ones then find memory that is there already.
     warm_up(engine, engine.buckets[::-1] or (1, settings.max_batch_size or engine.batch_size))
     return engine

@@ -161,6 +161,15 @@ def test_runs_at_once_share_no_session(loaded: Bundle, monkeypatch: pytest.Monke
     assert sorted(Counter(runs).values()) == [5, 5]
 
 
+def test_a_restart_does_not_need_a_bundle_that_was_removed(tmp_path: Path, loaded: Bundle) -> None:
+    copied = shutil.copytree(loaded.path, tmp_path / "bundle")
+    engine = OnnxEngine(bundles.load(copied))
+    before = engine.run(*batch(2), ("mean",))["mean"]
+    shutil.rmtree(copied)
+    engine.restart()
+    assert np.array_equal(engine.run(*batch(2), ("mean",))["mean"], before)
+
+
 def test_a_bundle_that_changed_is_not_taken_by_a_restart(tmp_path: Path, loaded: Bundle) -> None:
     engine = OnnxEngine(bundles.load(shutil.copytree(loaded.path, tmp_path / "bundle")))
     with (tmp_path / "bundle/encoder.fp32.onnx").open("ab") as file:

@@ -11,10 +11,6 @@ import pytest
 from service.http.within import Within
 
 
-def timers() -> int:
-    return len(asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
-
-
 def run(body: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(body, 10))
 
@@ -29,11 +25,19 @@ async def after(seconds: float, value: str, steps: int = 1) -> str:
     return value
 
 
-def test_what_is_there_needs_no_timer() -> None:
+@pytest.mark.parametrize(("waits", "timers"), [(False, 0), (True, 1)])
+def test_what_is_there_needs_no_timer(monkeypatch: pytest.MonkeyPatch, waits: bool, timers: int) -> None:
     async def body() -> None:
-        before = timers()
-        assert await Within(at_once("there"), 60) == "there"
-        assert timers() == before
+        loop, set_at = asyncio.get_running_loop(), []
+        call_at = loop.call_at
+
+        def noted(when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+            set_at.append(when)
+            return call_at(when, *arguments, **options)
+
+        monkeypatch.setattr(loop, "call_at", noted)
+        assert await Within(after(0, "value") if waits else at_once("value"), 60) == "value"
+        assert len(set_at) == timers
 
     run(body())
 
