@@ -1,7 +1,8 @@
 """Tiles of all requests share batches: greedy dynamic batching in front of one engine.
 
 A batch starts as soon as one of the engine's workers is idle, with whatever waits; while it runs, the next
-one gathers. So a lone request waits for nothing, and load makes batches grow by itself.
+one gathers. So a lone request waits for nothing, and load makes batches grow by itself. A worker that is done
+takes the next batch itself; the event loop, busy with requests, hears of it later.
 
 A worker that fails, dies or hangs is restarted; the tiles of its batch are tried once more, one by one, and
 then fail with the reason. As long as a worker is down, the service says that it is not ready.
@@ -13,7 +14,9 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import structlog
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 
 from service.batching.admission import Admission, Gate, current
 from service.batching.engine_pool import EnginePool
-from service.batching.engine_worker import EngineWorker
+from service.batching.engine_worker import EngineWorker, Job
 from service.batching.inference import infer
 from service.batching.tile_queue import Embedding as Embedding
 from service.batching.tile_queue import TileQueue, Waiting
@@ -30,6 +33,14 @@ from service.errors import UnavailableError
 from service.telemetry import metrics
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Batch(Job[list[NDArray[np.float32] | EngineError]]):
+    """Tiles that are computed together; alone, with all threads of the engine, or beside other batches."""
+
+    tiles: list[Waiting]
+    alone: bool
 
 
 class Batcher:
@@ -72,6 +83,7 @@ class Batcher:
     async def start(self) -> None:
         """Begins to feed the engine."""
         self._note_queue()
+        self._loop = asyncio.get_running_loop()
         self._feeder = asyncio.create_task(self._feed(), name="batcher")
 
     @property
@@ -197,21 +209,46 @@ class Batcher:
         # On a CPU, one run with all threads answers a lone tile soonest; several runs of one thread each get
         # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
         alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
-        batch, dropped = self._queue.take(len(self._queue) if alone else self._share())
-        metrics.DROPPED.inc(dropped)
+        batch = self._take(len(self._queue) if alone else self._share(self._pool.idle), alone=alone)
         self._note_queue()
-        if batch:
+        if batch is not None:
             self._alone = alone
-            task = asyncio.create_task(self._run(self._pool.take(), batch, alone))
+            task = asyncio.create_task(self._run(self._pool.begin(batch), batch))
             self._running.add(task)
             task.add_done_callback(self._ran)
         return True
 
-    def _share(self) -> int:
-        """Tiles for one idle worker: all workers alike, but no less than is computed at once."""
-        waiting = len(self._queue)
-        least = min(self._engine.chunk_size, math.ceil(waiting / self._pool.idle))
-        return min(self.max_batch_size, max(least, math.ceil(waiting / self._engine.concurrency)))
+    def _follow(self) -> _Batch | None:
+        """What a worker goes on with that is done; called by its thread."""
+        if self._max_queue_delay_s or not len(self._queue):
+            return None
+        return self._take(self._share(self._pool.idle + 1))
+
+    def _take(self, count: int, *, alone: bool = False) -> _Batch | None:
+        tiles, dropped = self._queue.take(count)
+        metrics.DROPPED.inc(dropped)
+        if not tiles:
+            return None
+        return _Batch(
+            function=partial(infer, self._engine, tiles, alone),
+            loop=self._loop,
+            future=self._loop.create_future(),
+            follow=None if alone else self._follow,
+            tiles=tiles,
+            alone=alone,
+        )
+
+    def _share(self, idle: int) -> int:
+        """Tiles for one of so many idle workers: all workers alike, but no less than is computed at once.
+
+        Where few tiles of several requests are under way, half of them are left waiting: a worker that is
+        done finds these, while those who got an answer send more.
+        """
+        waiting, workers = len(self._queue), self._engine.concurrency
+        least = min(self._engine.chunk_size, math.ceil(waiting / idle))
+        if self._queue.requests > 1:
+            least = min(least, math.ceil(self._queue.under_way / (2 * workers)))
+        return min(self.max_batch_size, max(least, math.ceil(waiting / workers)))
 
     def _wait_for_more(self, oldest: Waiting) -> bool:
         if not self._max_queue_delay_s or len(self._queue) >= self.max_batch_size or self._draining:
@@ -227,29 +264,40 @@ class Batcher:
         self._alone = False
         self._wake.set()
 
-    async def _run(self, worker: EngineWorker, batch: list[Waiting], alone: bool) -> None:
-        started = time.perf_counter()
-        try:
-            results = await self._pool.call(worker, partial(infer, self._engine, batch, alone))
-        except EngineError as error:
-            self._failed(batch, error)
-            return
-        elapsed = time.perf_counter() - started
-        self._gate.measure(len(batch), elapsed)
-        metrics.BATCH_SIZE.observe(len(batch))
+    async def _run(self, worker: EngineWorker, first: _Batch) -> None:
+        """Sees to a worker's batches until it finds no more."""
+        batch: _Batch | None = first
+        del first  # what is done shall not wait in memory for the last
+        while batch is not None:
+            try:
+                results = await self._pool.result(worker, batch)
+            except EngineError as error:
+                following = cast(_Batch | None, batch.following)
+                self._failed([*batch.tiles, *(following.tiles if following else ())], error)
+                return
+            self._done(batch, results)
+            self._note_queue()
+            batch = cast(_Batch | None, batch.following)
+
+    def _done(self, batch: _Batch, results: list[NDArray[np.float32] | EngineError]) -> None:
+        elapsed = batch.ended - batch.began
+        self._queue.finish(len(batch.tiles))
+        self._gate.measure(len(batch.tiles), elapsed)
+        metrics.BATCH_SIZE.observe(len(batch.tiles))
         metrics.STAGES["inference"].observe(elapsed)
-        for tile, values in zip(batch, results, strict=True):
-            queued = started - tile.since
+        for tile, values in zip(batch.tiles, results, strict=True):
+            queued = batch.began - tile.since
             metrics.STAGES["queue"].observe(queued)
             if tile.future.done():
                 continue
             if isinstance(values, EngineError):
                 tile.future.set_exception(UnavailableError(str(values), "engine-failed"))
             else:
-                tile.future.set_result(Embedding(values, len(batch), queued, elapsed))
+                tile.future.set_result(Embedding(values, len(batch.tiles), queued, elapsed))
 
     def _failed(self, batch: list[Waiting], error: EngineError) -> None:
         """A batch did not come back: its tiles are tried again, or fail."""
+        self._queue.finish(len(batch))
         for tile in batch:
             if tile.retried and not tile.future.done():
                 tile.future.set_exception(UnavailableError(str(error), "engine-failed"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from service.batching.engine_worker import EngineWorker, WorkerDiedError
+from service.batching.engine_worker import EngineWorker, Job, WorkerDiedError
 from service.engine import Engine, EngineError
 from service.telemetry import metrics
 
@@ -73,18 +73,21 @@ class EnginePool:
             return 0
         return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._failures - 2))
 
-    def take(self) -> EngineWorker:
-        """An idle worker, for one call."""
-        return self._idle.pop()
+    def begin(self, job: Job[Any]) -> EngineWorker:
+        """Gives a job to an idle worker, which is idle again when it and all that follow it are done."""
+        worker = self._idle.pop()
+        worker.begin(job)
+        return worker
 
-    async def call(self, worker: EngineWorker, function: Callable[[], T]) -> T:
-        """Runs a function in a worker that was taken, which is then idle again, or restarted.
+    async def result(self, worker: EngineWorker, job: Job[T]) -> T:
+        """What the job has returned. If another follows it, the worker has begun that one already.
 
         Raises:
-            EngineError: it failed, died or hung; says why.
+            EngineError: the worker failed, died or hung, and is restarted; says why. A job that was to
+                follow will not be done.
         """
         try:
-            result = await worker.call(function, self._timeout_s)
+            result = await worker.result(job, self._timeout_s)
         except Exception as error:
             self._note(error)
             task = asyncio.create_task(self._restart(worker))
@@ -93,7 +96,8 @@ class EnginePool:
             self._changed()
             raise EngineError(self.reason) from error
         self._failures = 0
-        self._idle.append(worker)
+        if job.following is None:
+            self._idle.append(worker)
         return result
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -47,12 +48,15 @@ class TileQueue:
     """Tiles by request. Each request gives one tile in its turn; within a request tiles keep their order.
 
     So with k requests waiting, a single tile waits for at most k - 1 others, however many tiles these have.
+    Any thread may use it.
     """
 
     def __init__(self) -> None:
         self._turns: deque[deque[Waiting]] = deque()
         self._again: deque[Waiting] = deque()
         self._length = 0
+        self._taken = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._length
@@ -60,21 +64,34 @@ class TileQueue:
     @property
     def oldest(self) -> Waiting | None:
         """A tile of the request whose turn it is; None if nothing waits."""
-        if self._again:
-            return self._again[0]
-        return self._turns[0][0] if self._turns else None
+        with self._lock:
+            if self._again:
+                return self._again[0]
+            return self._turns[0][0] if self._turns else None
+
+    @property
+    def requests(self) -> int:
+        """Requests that have tiles waiting."""
+        return len(self._turns)
+
+    @property
+    def under_way(self) -> int:
+        """Tiles that wait, and those that were taken and are not finished."""
+        return self._length + self._taken
 
     def put(self, tiles: Iterable[Waiting]) -> None:
         """Adds the tiles of one request, behind the requests that wait."""
         if request := deque(tiles):
-            self._turns.append(request)
-            self._length += len(request)
+            with self._lock:
+                self._turns.append(request)
+                self._length += len(request)
 
     def put_again(self, tiles: Iterable[Waiting]) -> None:
         """Puts tiles of a batch that failed before all others."""
         again = list(tiles)
-        self._again.extendleft(reversed(again))
-        self._length += len(again)
+        with self._lock:
+            self._again.extendleft(reversed(again))
+            self._length += len(again)
 
     def take(self, count: int) -> tuple[list[Waiting], int]:
         """The next batch, at most `count` tiles.
@@ -85,23 +102,31 @@ class TileQueue:
             The batch, and how many tiles were dropped because nobody waits for them any more.
         """
         batch: list[Waiting] = []
-        before = self._length
-        while self._again and not batch:
-            self._add(self._again.popleft(), batch)
-        if not batch:
-            while self._turns and len(batch) < count:
-                request = self._turns.popleft()
-                self._add(request.popleft(), batch)
-                if request:
-                    self._turns.append(request)
-        return batch, before - self._length - len(batch)
+        with self._lock:
+            before = self._length
+            while self._again and not batch:
+                self._add(self._again.popleft(), batch)
+            if not batch:
+                while self._turns and len(batch) < count:
+                    request = self._turns.popleft()
+                    self._add(request.popleft(), batch)
+                    if request:
+                        self._turns.append(request)
+            self._taken += len(batch)
+            return batch, before - self._length - len(batch)
+
+    def finish(self, count: int) -> None:
+        """Tells that so many of the tiles that were taken are computed, or failed."""
+        with self._lock:
+            self._taken -= count
 
     def clear(self) -> list[Waiting]:
         """Everything that waits; the queue is empty afterwards."""
-        tiles = [*self._again, *(tile for request in self._turns for tile in request)]
-        self._again.clear()
-        self._turns.clear()
-        self._length = 0
+        with self._lock:
+            tiles = [*self._again, *(tile for request in self._turns for tile in request)]
+            self._again.clear()
+            self._turns.clear()
+            self._length = 0
         return tiles
 
     def _add(self, tile: Waiting, batch: list[Waiting]) -> None:

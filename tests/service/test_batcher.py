@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -91,6 +92,46 @@ def test_batches_get_smaller_as_the_queue_does_but_not_than_a_chunk(tiles: int, 
     engine = FakeEngine(concurrency=2)
     engine.chunk_size = 2
     run(body, engine=engine, max_batch_size=8, queue_size=64)
+    assert sorted(engine.batches) == sorted([1, 1, *batches])
+
+
+def test_a_worker_goes_on_while_the_event_loop_is_busy() -> None:
+    """With something else, for as long as it takes."""
+
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        waiting = asyncio.create_task(batcher.submit([tile(n) for n in range(10)], "mean"))
+        await entered(engine)
+        engine.gate.set()
+        end = time.monotonic() + 5
+        while len(engine.batches) < 3 and time.monotonic() < end:
+            time.sleep(0.001)  # noqa: ASYNC251  # nothing else runs on the loop meanwhile: that is the point
+        assert engine.batches == [4, 4, 2]
+        assert len(values(await waiting)) == 10
+
+    run(body)
+
+
+@pytest.mark.parametrize(("requests", "batches"), [(6, [3, 2, 1]), (1, [4, 2])])
+def test_of_few_tiles_of_several_requests_some_wait_for_the_worker_that_is_done_first(
+    requests: int, batches: list[int]
+) -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(n) for n in range(2)], "mean"))
+        await entered(engine)
+        await asyncio.sleep(0.01)  # both workers have one
+        each = 6 // requests
+        tiles = [[tile(n * each + i) for i in range(each)] for n in range(requests)]
+        rest = [asyncio.create_task(batcher.submit(request, "mean")) for request in tiles]
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        for task in (first, *rest):
+            values(await task)
+
+    engine = FakeEngine(concurrency=2)
+    engine.chunk_size = 4
+    run(body, engine=engine, max_batch_size=8)
     assert sorted(engine.batches) == sorted([1, 1, *batches])
 
 

@@ -85,6 +85,37 @@ def test_a_hung_worker_is_given_up_and_its_tiles_are_tried_again() -> None:
         released.set()
 
 
+def test_a_hung_worker_that_comes_back_takes_no_tiles() -> None:
+    engine = FakeEngine()
+    released, hung = threading.Event(), threading.Event()
+    threads: list[str] = []
+    hangs = iter([True])
+
+    def fault() -> None:
+        threads.append(str(threading.get_ident()))
+        if next(hangs, False):
+            released.wait()
+            hung.set()
+
+    engine.fault = fault
+
+    async def body(batcher: Batcher) -> None:
+        assert all(isinstance(result, Embedding) for result in await batcher.submit(tiles(1), "mean"))
+        engine.gate.clear()
+        waiting = asyncio.create_task(batcher.submit(tiles(40), "mean"))
+        await until(lambda: batcher.depth > 0)
+        released.set()
+        await until(hung.is_set)
+        engine.gate.set()
+        assert all(isinstance(result, Embedding) for result in await waiting)
+
+    try:
+        run(engine, body, engine_timeout_s=0.3)
+    finally:
+        released.set()
+    assert threads.count(threads[0]) == 1
+
+
 def test_a_worker_that_is_down_is_told_while_the_others_go_on() -> None:
     engine = FakeEngine(concurrency=2)
     repaired = threading.Event()
