@@ -16,6 +16,7 @@ from service.engine import Engine
 from service.errors import DeadlineError, RequestError
 from service.files import File, Source
 from service.http import deadline
+from service.http.spool import Spool
 from service.parameters import Pooling, RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
 from service.prepare_files import prepare_files
@@ -109,10 +110,11 @@ class Pipeline:
         files: Sequence[Source],
         parameters: Sequence[TileParameters | RequestError],
         options: RequestOptions,
+        spool: Spool,
     ) -> Scenes:
-        """Opens files as scenes, for `fit=grid`; each fails alone."""
+        """Opens files as scenes, for `fit=grid`; each fails alone. Blocks of theirs may go to the spool."""
         threads = self._scene_readers
-        grids = await open_scenes(files, parameters, options, self._bundle, self._limits, threads)
+        grids = await open_scenes(files, parameters, options, self._bundle, self._limits, spool, threads)
         return Scenes(grids, self._batcher, self._results, threads, self._settings)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from service.errors import TILE_ERRORS, DeadlineError, RequestError, ServiceErro
 from service.files import Source
 from service.formats.raster import Grid
 from service.http import deadline
+from service.http.spool import Spool
 from service.outcomes import Outcome
 from service.parameters import Pooling, RequestOptions, TileParameters
 from service.rasters.geotiff import Limits
@@ -150,6 +151,7 @@ async def open_scenes(
     options: RequestOptions,
     bundle: Bundle,
     limits: Limits,
+    spool: Spool,
     threads: Executor,
 ) -> list[SceneGrid | Exception]:
     """Opens files and looks at their headers; each fails alone."""
@@ -158,7 +160,7 @@ async def open_scenes(
         *(
             _given(said)
             if isinstance(said, RequestError)
-            else loop.run_in_executor(threads, SceneGrid, index, source, said, options, bundle, limits)
+            else loop.run_in_executor(threads, SceneGrid, index, source, said, options, bundle, limits, spool)
             for index, (source, said) in enumerate(zip(sources, parameters, strict=True))
         ),
         return_exceptions=True,

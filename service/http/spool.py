@@ -170,7 +170,7 @@ class SpoolFile:
         try:
             return self._file.write(data)
         except OSError as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def read(self, size: int = -1) -> bytes:
         """Reads bytes from the position."""
@@ -208,7 +208,7 @@ class SpoolFile:
         try:
             self._file.flush()
         except OSError as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def close(self) -> None:
         """Frees it."""
@@ -235,7 +235,7 @@ class SpoolFile:
                 on_error.pop_all()
         except OSError as error:
             self._share.spool.give_back(self._counted)
-            raise _explained(error) from error
+            raise explained(error) from error
         self._file, self._rolled = disk, True
         self._share.left += self._counted
 
@@ -250,7 +250,8 @@ async def chunks(file: SpoolFile) -> AsyncIterator[bytes]:
         file.close()
 
 
-def _explained(error: OSError) -> Exception:
+def explained(error: OSError) -> Exception:
+    """SpoolError where the disk is full, else the error itself."""
     return SpoolError(f"the disk is full ({error.strerror})") if error.errno in _FULL else error
 
 

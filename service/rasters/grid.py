@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from itertools import chain, islice
 from typing import Any
 
@@ -18,6 +19,7 @@ from model.windows import TILE_SIZE, GridWindow
 from service.allocator import give_back_free_pages
 from service.describe import Description, Place, PreparedTile, Said, where
 from service.files import Source
+from service.http.spool import Spool
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import clouds
@@ -46,6 +48,7 @@ class SceneGrid:
         options: with the stride and how many clouds are allowed.
         bundle: whose rules of preparation hold.
         limits: of the raster; those of decoded bytes hold for a strip.
+        spool: where blocks wait that are too large for memory.
 
     Raises:
         GeotiffError, TileError, MetadataError: as `service.prepare.prepare`.
@@ -59,8 +62,10 @@ class SceneGrid:
         options: RequestOptions,
         bundle: Bundle,
         limits: Limits,
+        spool: Spool,
     ) -> None:
         self.index = index
+        self._spool = spool
         self._said = Said(source, parameters, bundle)
         self._options = options
         self.stride = options.stride or TILE_SIZE
@@ -79,7 +84,7 @@ class SceneGrid:
         self.rows = (header.height - TILE_SIZE) // self.stride + 1
         self.cols = (header.width - TILE_SIZE) // self.stride + 1
         self.place = header.place
-        self._windows: Iterator[Window] | None = None
+        self._windows: Generator[Window] | None = None
         self._closing = False
 
     def __len__(self) -> int:
@@ -101,10 +106,12 @@ class SceneGrid:
         """Lets the file go; a thread that reads stops soon."""
         self._closing = True
         with self._lock:
-            self._windows = iter(())
+            if self._windows is not None:
+                self._windows.close()
+            self._windows = _none()
             self._raster.close()
 
-    def _all(self) -> Iterator[Window]:
+    def _all(self) -> Generator[Window]:
         units, unit_warnings = self._resolve_units()
         raster, header = self._raster, self._raster.header
         if header.height * header.width > _WHOLE_PIXELS:
@@ -112,13 +119,13 @@ class SceneGrid:
         description = self._said.of(header, raster.acquired, units.name)
         description.warnings += [*unit_warnings, *tiles.pixel_size_warning(header.gsd_m)]
         fixed = self._fixed_place(description)
-        strip = Strip(raster, self._bands, units, self._steps)
-        for grid in tiles.windows(header.height, header.width, self.stride):
-            if self._closing:
-                return
-            dn, valid, flags = strip.of(grid.window)
-            tile = tiles.Tile(dn, valid, float(valid.mean()), grid.window)
-            yield grid, self._prepared(grid, tile, flags, description, fixed)
+        with closing(Strip(raster, self._bands, units, self._steps, self._spool)) as strip:
+            for grid in tiles.windows(header.height, header.width, self.stride):
+                if self._closing:
+                    return
+                dn, valid, flags = strip.of(grid.window)
+                tile = tiles.Tile(dn, valid, float(valid.mean()), grid.window)
+                yield grid, self._prepared(grid, tile, flags, description, fixed)
 
     def _prepared(
         self,
@@ -225,6 +232,10 @@ class SceneGrid:
                 f"pixels are {pixels.dtype}; expected integers or floating-point numbers",
             )
         return pixels
+
+
+def _none() -> Generator[Window]:
+    yield from ()
 
 
 def _patches(raster: OpenRaster) -> list[PixelWindow]:

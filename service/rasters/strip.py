@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from model import tiles
 from model.bands import BANDS
 from model.units import Units, to_dn
 from model.windows import TILE_SIZE, Window
+from service.http.spool import Spool
 from service.rasters.geotiff import GeotiffError, Limits
+from service.rasters.kept_blocks import Kept, KeptBlocks, block_bytes
 from service.rasters.open_raster import OpenRaster, PixelWindow
 
 _ROWS = 64  # that are read on at least
@@ -54,61 +57,86 @@ def steps(raster: OpenRaster, limits: Limits) -> Steps:
 class Strip:
     """Windows of a scene as DN, whose rows may only increase.
 
-    Windows come row by row, and no block of the file is unpacked twice. So the rows of one step are held, and
-    the 39 before them that windows still reach into: 15 bytes a pixel. All else is bounded.
+    Windows come row by row, and no block of the file is unpacked twice. So the blocks that windows still
+    reach into are kept, on disk if they are large, and in memory the rows of the current windows: 14 bytes a
+    pixel of 40 rows.
 
     Args:
         raster: whose windows; nobody else may use it meanwhile.
         bands: 1-based, of the network's seven.
         units: of the values.
         by: how to read.
+        spool: where blocks are kept.
     """
 
-    def __init__(self, raster: OpenRaster, bands: tuple[int, ...], units: Units, by: Steps) -> None:
+    def __init__(
+        self, raster: OpenRaster, bands: tuple[int, ...], units: Units, by: Steps, spool: Spool
+    ) -> None:
         self._raster, self._bands, self._units, self._by = raster, bands, units, by
-        self._first = self._end = 0  # rows that are held
-        shape = (min(by.rows + TILE_SIZE - 1, raster.header.height), raster.header.width)
-        self._dn = np.empty((len(bands), *shape), np.uint16)
-        self._valid = np.empty(shape, bool)
-        self._flags = np.empty(shape, np.uint16) if raster.has_quality else None
+        height, width = raster.header.height, raster.header.width
+        planes = len(bands) + raster.has_quality
+        self._end = 0  # rows that were read
+        self._kept: deque[tuple[PixelWindow, Kept]] = deque()
+        self._blocks = KeptBlocks(
+            spool,
+            block_bytes(planes, min(by.piece_rows, height), min(by.piece_cols, width)),
+            block_bytes(planes, min(2 * by.rows, height), width),  # windows lie in two steps at most
+        )
+        self._first = -1  # of the rows in memory
+        self._rows = np.empty((planes, TILE_SIZE, width), np.uint16)
 
     def of(self, window: Window) -> tuple[NDArray[np.uint16], NDArray[np.bool_], NDArray[np.uint16] | None]:
         """Copies of a window's DN (7, 40, 40), valid pixels (40, 40) and flags (40, 40) if there are any.
 
         Raises:
             GeotiffError: the file is damaged here.
+            SpoolError: there is no room on disk.
         """
-        while self._end < window.row_off + window.height:
-            self._drop(window.row_off)
-            self._read_on()
-        rows = slice(window.row_off - self._first, window.row_off - self._first + window.height)
-        cols = slice(window.col_off, window.col_off + window.width)
-        flags = None if self._flags is None else self._flags[rows, cols].copy()
-        return self._dn[:, rows, cols].copy(), self._valid[rows, cols].copy(), flags
+        if window.row_off != self._first:
+            self._move(window.row_off)
+        cut = self._rows[:, :, window.col_off : window.col_off + window.width].copy()
+        count = len(self._bands)
+        # 0 is where the file has nothing; every other value is at least 1.
+        return cut[:count], np.asarray((cut[:count] > 0).all(axis=0)), cut[count] if len(cut) > count else None
 
-    def _drop(self, first: int) -> None:
-        """Makes room for a step: forgets the rows above the first one that is still wanted."""
+    def close(self) -> None:
+        """Frees what is kept."""
+        self._blocks.close()
+
+    def _move(self, first: int) -> None:
+        """Brings the rows of the windows that begin at a row into memory."""
+        stop = first + TILE_SIZE
+        while self._kept and _end(self._kept[0][0]) <= first:
+            self._blocks.drop(self._kept.popleft()[1])
         if first >= self._end:  # a stride beyond what was read: begin anew at the block
-            self._first = self._end = first // self._by.rows * self._by.rows
-            return
-        gone, kept = first - self._first, self._end - first
-        for rows in (*self._dn, self._valid, *(() if self._flags is None else (self._flags,))):
-            rows[:kept] = rows[gone : gone + kept]
+            self._end = first // self._by.rows * self._by.rows
+        while self._end < stop:
+            self._read_on(first)
+        for window, block in self._kept:
+            row, col, height, width = window
+            top, bottom = max(first, row), min(stop, row + height)
+            if top < bottom:
+                found = self._blocks.rows(block, top - row, bottom - row)
+                self._rows[:, top - first : bottom - first, col : col + width] = found
         self._first = first
 
-    def _read_on(self) -> None:
+    def _read_on(self, first: int) -> None:
+        """The next step, but not the pieces that lie above the first row that is wanted."""
         header = self._raster.header
         stop = min(self._end + self._by.rows, header.height)
         for window in _pieces(self._end, stop, header.width, self._by):
-            row, col, height, width = window
-            at = (slice(row - self._first, row - self._first + height), slice(col, col + width))
+            if _end(window) <= first:
+                continue
             pixels = self._raster.read(window, self._bands)
-            missing = tiles.find_missing(pixels, header.nodata)
-            self._dn[:, *at] = to_dn(pixels, missing, self._units)
-            self._valid[at] = ~missing.any(axis=0)
-            if self._flags is not None and (flags := self._raster.read_quality(window)) is not None:
-                self._flags[at] = flags
+            planes = to_dn(pixels, tiles.find_missing(pixels, header.nodata), self._units)
+            if (flags := self._raster.read_quality(window)) is not None:
+                planes = np.concatenate([planes, flags[None]])
+            self._kept.append((window, self._blocks.keep(planes)))
         self._end = stop
+
+
+def _end(window: PixelWindow) -> int:
+    return window[0] + window[2]
 
 
 def _pieces(first: int, stop: int, width: int, by: Steps) -> Iterator[PixelWindow]:

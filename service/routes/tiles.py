@@ -113,7 +113,7 @@ async def _scenes(
     answer: Answer,
 ) -> Report:
     pipeline: Pipeline = request.app.state.pipeline
-    scenes = await pipeline.open_scenes(upload.files, parameters, options)
+    scenes = await pipeline.open_scenes(upload.files, parameters, options, request.app.state.spool)
     try:
         _check_windows(scenes.windows, answer.format, request.app.state.settings)
         answer.grid = scenes.shape

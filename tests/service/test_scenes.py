@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 
 from model.windows import windows
 from service.files import File
+from service.http.spool import Spool
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import PreparedTile
@@ -36,6 +37,7 @@ from tests.service.server_process import ServerProcess
 
 TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
 SCENE = dn_pixels(170, 130)
+SPOOL = Spool(None, memory_bytes=8_000_000, max_bytes=1 << 30)
 
 
 def grid(client: TestClient, data: bytes, **params: Any) -> Response:
@@ -137,7 +139,7 @@ def test_large_scenes_are_looked_at_in_patches() -> None:
 
 def open_grid(data: bytes, stride: int = 40) -> SceneGrid:
     options = RequestOptions(fit="grid", stride=stride)
-    return SceneGrid(0, File(data, None), TileParameters(), options, BUNDLE, Limits())
+    return SceneGrid(0, File(data, None), TileParameters(), options, BUNDLE, Limits(), SPOOL)
 
 
 @settings(max_examples=40, deadline=None)
@@ -297,7 +299,13 @@ def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_memory_does_not_grow_with_the_scene(tall: Path) -> None:
     def peak(rows: int) -> int:
         scene = SceneGrid(
-            0, File(tall, None), TileParameters(), RequestOptions(fit="grid", stride=80), BUNDLE, Limits()
+            0,
+            File(tall, None),
+            TileParameters(),
+            RequestOptions(fit="grid", stride=80),
+            BUNDLE,
+            Limits(),
+            SPOOL,
         )
         tracemalloc.start()
         count = 0
