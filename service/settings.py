@@ -115,9 +115,11 @@ class Settings(BaseSettings):
 
     spool_dir: Path | None = Field(
         default=None,
-        description="folder on disk for large bodies and answers; the system's temporary one if unset",
+        description="folder for large bodies, answers and blocks; the system's temporary one if unset",
     )
-    spool_above_mb: float = Field(default=8, ge=0, description="what a body or an answer may keep in memory")
+    spool_above_mb: float = Field(
+        default=8, ge=0, description="what a body, an answer or the blocks of a scene may keep in memory"
+    )
     max_spool_mb: float = Field(default=16_000, gt=0, description="on disk at a time, of each process")
 
     cache_mb: float = Field(default=64, ge=0, description="results kept in the process; 0 = none")

@@ -97,7 +97,11 @@ class Strip:
         cut = self._rows[:, :, window.col_off : window.col_off + window.width].copy()
         count = len(self._bands)
         # 0 is where the file has nothing; every other value is at least 1.
-        return cut[:count], np.asarray((cut[:count] > 0).all(axis=0)), cut[count] if len(cut) > count else None
+        return (
+            cut[:count],
+            np.asarray((cut[:count] > 0).all(axis=0)),
+            cut[count] if len(cut) > count else None,
+        )
 
     def close(self) -> None:
         """Frees what is kept."""
