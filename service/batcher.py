@@ -14,7 +14,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -23,8 +22,9 @@ import structlog
 from numpy.typing import NDArray
 
 from service.batching.admission import Admission, Gate, current
+from service.batching.batch import Batch, share
 from service.batching.engine_pool import EnginePool
-from service.batching.engine_worker import EngineWorker, Job
+from service.batching.engine_worker import EngineWorker
 from service.batching.inference import infer
 from service.batching.tile_queue import Embedding as Embedding
 from service.batching.tile_queue import TileQueue, Waiting
@@ -33,14 +33,6 @@ from service.errors import UnavailableError
 from service.telemetry import metrics
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Batch(Job[list[NDArray[np.float32] | EngineError]]):
-    """Tiles that are computed together; alone, with all threads of the engine, or beside other batches."""
-
-    tiles: list[Waiting]
-    alone: bool
 
 
 class Batcher:
@@ -209,7 +201,7 @@ class Batcher:
         # On a CPU, one run with all threads answers a lone tile soonest; several runs of one thread each get
         # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
         alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
-        batch = self._take(len(self._queue) if alone else self._share(self._pool.idle), alone=alone)
+        batch = self._take(self._pool.idle, alone=alone)
         self._note_queue()
         if batch is not None:
             self._alone = alone
@@ -218,18 +210,20 @@ class Batcher:
             task.add_done_callback(self._ran)
         return True
 
-    def _follow(self) -> _Batch | None:
+    def _follow(self) -> Batch | None:
         """What a worker goes on with that is done; called by its thread."""
         if self._max_queue_delay_s or not len(self._queue):
             return None
-        return self._take(self._share(self._pool.idle + 1))
+        return self._take(self._pool.idle + 1)
 
-    def _take(self, count: int, *, alone: bool = False) -> _Batch | None:
+    def _take(self, idle: int, *, alone: bool = False) -> Batch | None:
+        """The next batch for one of so many idle workers, or all that waits. Any thread may call it."""
+        count = len(self._queue) if alone else share(self._queue, self._engine, idle, self.max_batch_size)
         tiles, dropped = self._queue.take(count)
         metrics.DROPPED.inc(dropped)
         if not tiles:
             return None
-        return _Batch(
+        return Batch(
             function=partial(infer, self._engine, tiles, alone),
             loop=self._loop,
             future=self._loop.create_future(),
@@ -237,18 +231,6 @@ class Batcher:
             tiles=tiles,
             alone=alone,
         )
-
-    def _share(self, idle: int) -> int:
-        """Tiles for one of so many idle workers: all workers alike, but no less than is computed at once.
-
-        Where few tiles of several requests are under way, half of them are left waiting: a worker that is
-        done finds these, while those who got an answer send more.
-        """
-        waiting, workers = len(self._queue), self._engine.concurrency
-        least = min(self._engine.chunk_size, math.ceil(waiting / idle))
-        if self._queue.requests > 1:
-            least = min(least, math.ceil(self._queue.under_way / (2 * workers)))
-        return min(self.max_batch_size, max(least, math.ceil(waiting / workers)))
 
     def _wait_for_more(self, oldest: Waiting) -> bool:
         if not self._max_queue_delay_s or len(self._queue) >= self.max_batch_size or self._draining:
@@ -264,36 +246,22 @@ class Batcher:
         self._alone = False
         self._wake.set()
 
-    async def _run(self, worker: EngineWorker, first: _Batch) -> None:
+    async def _run(self, worker: EngineWorker, first: Batch) -> None:
         """Sees to a worker's batches until it finds no more."""
-        batch: _Batch | None = first
+        batch: Batch | None = first
         del first  # what is done shall not wait in memory for the last
         while batch is not None:
             try:
                 results = await self._pool.result(worker, batch)
             except EngineError as error:
-                following = cast(_Batch | None, batch.following)
+                following = cast(Batch | None, batch.following)
                 self._failed([*batch.tiles, *(following.tiles if following else ())], error)
                 return
-            self._done(batch, results)
+            self._queue.finish(len(batch.tiles))
+            self._gate.measure(len(batch.tiles), batch.elapsed_s)
+            batch.answer(results)
             self._note_queue()
-            batch = cast(_Batch | None, batch.following)
-
-    def _done(self, batch: _Batch, results: list[NDArray[np.float32] | EngineError]) -> None:
-        elapsed = batch.ended - batch.began
-        self._queue.finish(len(batch.tiles))
-        self._gate.measure(len(batch.tiles), elapsed)
-        metrics.BATCH_SIZE.observe(len(batch.tiles))
-        metrics.STAGES["inference"].observe(elapsed)
-        for tile, values in zip(batch.tiles, results, strict=True):
-            queued = batch.began - tile.since
-            metrics.STAGES["queue"].observe(queued)
-            if tile.future.done():
-                continue
-            if isinstance(values, EngineError):
-                tile.future.set_exception(UnavailableError(str(values), "engine-failed"))
-            else:
-                tile.future.set_result(Embedding(values, len(batch.tiles), queued, elapsed))
+            batch = cast(Batch | None, batch.following)
 
     def _failed(self, batch: list[Waiting], error: EngineError) -> None:
         """A batch did not come back: its tiles are tried again, or fail."""
