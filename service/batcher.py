@@ -71,6 +71,7 @@ class Batcher:
         self._feeder: asyncio.Task[None] | None = None
         self.leaving = False  # told to stop; tiles may still be taken
         self._draining = False
+        self._ended = False  # workers begin nothing more, though tiles may wait
 
     async def start(self) -> None:
         """Begins to feed the engine."""
@@ -171,6 +172,7 @@ class Batcher:
             if self._feeder is not None:
                 await self._feeder
         finally:
+            self._ended = True
             await self._pool.stop()
 
     @property
@@ -212,7 +214,7 @@ class Batcher:
 
     def _follow(self) -> Batch | None:
         """What a worker goes on with that is done; called by its thread."""
-        if self._max_queue_delay_s or not len(self._queue):
+        if self._max_queue_delay_s or self._ended or not len(self._queue):
             return None
         return self._take(self._pool.idle + 1)
 

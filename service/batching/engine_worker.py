@@ -58,7 +58,7 @@ class Job(Generic[T]):
         result = self.function()
         self.ended = time.perf_counter()
         with self._lock:
-            if self.follow is not None and not self._given_up:
+            if self.follow is not None and not self._given_up and not self.loop.is_closed():
                 self.following = self.follow()
         return result
 
@@ -138,9 +138,7 @@ def _work(jobs: SimpleQueue[Job[Any] | None]) -> None:
                 result = job.run()
             except Exception as raised:
                 error = raised
-            except (
-                BaseException
-            ) as raised:  # the thread is told to end: SystemExit, or a fault of the runtime
+            except BaseException as raised:  # told to end by SystemExit, or a fault of the runtime
                 died = WorkerDiedError(f"the engine's thread died of {type(raised).__name__}")
                 _deliver(job, None, died)
                 return

@@ -250,9 +250,10 @@ async def chunks(file: SpoolFile) -> AsyncIterator[bytes]:
         file.close()
 
 
-def explained(error: OSError) -> Exception:
-    """SpoolError where the disk is full, else the error itself."""
-    return SpoolError(f"the disk is full ({error.strerror})") if error.errno in _FULL else error
+def explained(error: OSError) -> SpoolError:
+    """What a failure of the file system means: the disk is full, or the folder cannot be used any more."""
+    what = "the disk is full" if error.errno in _FULL else "the spool cannot be used"
+    return SpoolError(f"{what} ({error.strerror or error})")
 
 
 def _free(folder: Path) -> int:

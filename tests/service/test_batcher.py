@@ -112,6 +112,30 @@ def test_a_worker_goes_on_while_the_event_loop_is_busy() -> None:
     run(body)
 
 
+def test_a_worker_begins_nothing_more_when_draining_was_given_up() -> None:
+    """The time to finish is over: the process is to end after the batch under way, not after the queue."""
+    engine = FakeEngine()
+
+    async def main() -> None:
+        batcher = Batcher(engine, max_batch_size=4, queue_size=64)
+        await batcher.start()
+        engine.gate.clear()
+        waiting = asyncio.create_task(batcher.submit([tile(n) for n in range(10)], "mean"))
+        await entered(engine)
+        draining = asyncio.create_task(batcher.drain())
+        await asyncio.sleep(0)
+        draining.cancel()
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await asyncio.gather(draining, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(main())
+    assert engine.batches == [4]
+
+
 @pytest.mark.parametrize(("requests", "batches"), [(6, [3, 2, 1]), (1, [4, 2])])
 def test_of_few_tiles_of_several_requests_some_wait_for_the_worker_that_is_done_first(
     requests: int, batches: list[int]

@@ -158,6 +158,18 @@ def test_blocks_that_find_no_room_are_told(tmp_path: Path) -> None:
     assert spool.used == 0
 
 
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "gone", memory_bytes=0, max_bytes=1 << 30)
+    data = File(geotiff(dn_pixels(60, 60)), None)
+    with (
+        OpenRaster(data, Limits(), whole=False) as raster,
+        closing(strip_of(raster, spool)) as rows,
+        pytest.raises(SpoolError, match="cannot be used"),
+    ):
+        rows.of(next(windows(60, 60, 40)).window)
+    assert spool.used == 0
+
+
 def strip_of(raster: OpenRaster, spool: Spool) -> Strip:
     return Strip(raster, BANDS, DN, steps(raster, Limits()), spool)
 
