@@ -18,6 +18,7 @@ from swagger_ui_bundle import swagger_ui_path
 from service.batcher import Batcher
 from service.batching import cpu
 from service.cache import Cache, make_cache
+from service.encoder_engine import make_engine
 from service.engine import Engine
 from service.errors import (
     TILE_ERRORS,
@@ -33,7 +34,6 @@ from service.http.connections import Connections
 from service.http.guard import EXPOSED, Guard
 from service.http.middleware import Observed
 from service.http.spool import Spool
-from service.onnx_engine import make_engine
 from service.pipeline import Pipeline
 from service.products import Probes
 from service.routes import classify, embed, system

@@ -34,6 +34,10 @@ class Engine(Protocol):
         """What it runs on: cpu or cuda."""
 
     @property
+    def runtime(self) -> str:
+        """What computes: our own kernels, onnxruntime or openvino."""
+
+    @property
     def concurrency(self) -> int:
         """Threads that may call `run` at once, to get the most done."""
 

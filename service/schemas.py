@@ -258,6 +258,7 @@ class ModelInfo(_Schema):
     trained: bool = Field(description="false: the weights are random, and embeddings carry no meaning")
     precision: str
     provider: str
+    runtime: str = Field(description="what computes: landmoe's own kernels, onnxruntime or openvino")
     dim: int
     num_tokens: int
     poolings: Poolings

@@ -26,11 +26,11 @@ from model.bundle import BundleError
 from service.allocator import give_back_freed_memory
 from service.app import create_app
 from service.batcher import Batcher
+from service.encoder_engine import check_engine, make_engine
 from service.engine import EngineError
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
 from service.http.protocol import BoundedProtocol, bounded_protocol
-from service.onnx_engine import check_engine, make_engine
 from service.settings import Settings
 from service.supervisor import Supervisor
 from service.telemetry import logs, metrics_server, tracing

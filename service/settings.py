@@ -28,9 +28,13 @@ class Settings(BaseSettings):
     )
     precision: Literal["exact", "fast"] = Field(
         default="exact",
-        description="exact = fp32; fast = fp16 on CUDA where the bundle has it, bf16 by OpenVINO on a CPU",
+        description="exact = fp32; fast = fp16 on CUDA where the bundle has it, bf16 on CPUs that have it",
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = CUDA where it works")
+    kernels: bool = Field(
+        default=True,
+        description="landmoe's own kernels where the CPU has AVX-512, else ONNX Runtime, or OpenVINO for bf16",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="processes; each has its own engine")
     log_level: LogLevel = "info"
     log_format: LogFormat = Field(default="auto", description="auto = console on a terminal, JSON elsewhere")

@@ -61,6 +61,11 @@ class DeviceSession:
         self._held = self._call(lambda: _Held(make(), device, batch_sizes, graphs))
 
     @property
+    def outputs(self) -> list[str]:
+        """Names of what it gives."""
+        return [output.name for output in self.session.get_outputs()]
+
+    @property
     def session(self) -> ort.InferenceSession:
         """For looking at its inputs and outputs."""
         return self._held.session
@@ -103,12 +108,6 @@ def open_session(
         reason = str(error).strip().split("\n", 1)[0]
     log.warning("CUDA graphs not used", reason=reason)
     return DeviceSession(lambda: make(False), device, batch_sizes, graphs=False)
-
-
-def bucket_sizes(largest: int) -> tuple[int, ...]:
-    """Batch sizes to pad to: powers of two, and the largest itself."""
-    powers = [2**n for n in range(largest.bit_length())]
-    return (*powers, largest) if powers[-1] < largest else tuple(powers)
 
 
 class _Held:

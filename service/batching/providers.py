@@ -1,18 +1,27 @@
-"""Which device and which numbers the encoder runs in, and how ONNX Runtime is told so."""
+"""Which device, numbers and runtime an encoder gets, and how ONNX Runtime is told so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
-
-import onnxruntime as ort
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
 
 from model import openvino_session
 from model.bundle import Bundle
+from model.native import session as native
+from service.batching.cpu_sessions import Runtime
+
+if TYPE_CHECKING:  # imported where it runs: a CPU with kernels needs none of it
+    import onnxruntime as ort
 
 Provider = Literal["cpu", "cuda"]
 Wanted = Literal["auto", "cpu", "cuda"]
 Precision = Literal["exact", "fast"]
+RUNTIME_NAMES: dict[Runtime, str] = {
+    "kernels": "the kernels",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
 
 _ORT_NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -38,8 +47,10 @@ def candidates(wanted: Wanted) -> tuple[Provider, ...]:
     Raises:
         ProviderError: CUDA was asked for, and ONNX Runtime was built without it.
     """
-    built = "CUDAExecutionProvider" in ort.get_available_providers()
-    if wanted == "cpu" or (wanted == "auto" and not built):
+    if wanted == "cpu":
+        return ("cpu",)
+    built = "CUDAExecutionProvider" in built_for()
+    if wanted == "auto" and not built:
         return ("cpu",)
     if not built:
         raise ProviderError(
@@ -49,22 +60,49 @@ def candidates(wanted: Wanted) -> tuple[Provider, ...]:
     return ("cuda",) if wanted == "cuda" else ("cuda", "cpu")
 
 
-def numbers(bundle: Bundle, precision: Precision, provider: Provider) -> str:
+def built_for() -> list[str]:
+    """What ONNX Runtime was built for; the build for CPUs is known without importing it."""
+    try:
+        metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return [_ORT_NAMES["cpu"]]
+    import onnxruntime as ort
+
+    return list(ort.get_available_providers())
+
+
+def numbers(bundle: Bundle, precision: Precision, provider: Provider, *, kernels: bool = True) -> str:
     """The bundle's name of the numbers that a precision means on a device.
+
+    Args:
+        bundle: with the encoders.
+        precision: that is asked for.
+        provider: the device.
+        kernels: whether a CPU may run our own (model/native).
 
     Raises:
         ProviderError: the bundle has no such encoder, or nothing here computes in these numbers.
     """
     name = _NUMBERS[precision, provider]
     if name == openvino_session.NUMBERS:  # of the file in fp32, which every bundle has
-        if reason := openvino_session.unusable():
-            raise ProviderError(f"precision {precision!r} on {provider} is bf16 by OpenVINO, and {reason}")
+        without = native.unusable("bf16") if kernels else "landmoe's kernels are off (LANDMOE_KERNELS)"
+        if without and (reason := openvino_session.unusable()):
+            raise ProviderError(
+                f"precision {precision!r} on {provider} is bf16, for which {without}, and {reason}"
+            )
     elif name not in bundle.precisions:
         raise ProviderError(
             f"precision {precision!r} on {provider} needs an encoder in {name}; "
             f"bundle {bundle.name} has {', '.join(bundle.precisions)}"
         )
     return name
+
+
+def runtime(numbers: str, provider: Provider, *, kernels: bool) -> Runtime:
+    """What computes in these numbers, which `numbers` has found possible; our own kernels where they may."""
+    if provider == "cpu" and kernels and native.unusable("fp32" if numbers == "fp32" else "bf16") is None:
+        return "kernels"
+    return "openvino" if numbers == openvino_session.NUMBERS else "onnxruntime"
 
 
 def session(
@@ -82,6 +120,8 @@ def session(
         ProviderError: ONNX Runtime cannot use the device.
         Exception: it refuses the file; its exceptions share no base class.
     """
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -104,3 +144,9 @@ def session(
             f"missing or too old; it offers {', '.join(made.get_providers())}"
         )
     return made
+
+
+def bucket_sizes(largest: int) -> tuple[int, ...]:
+    """Batch sizes to pad to: powers of two, and the largest itself."""
+    powers = [2**n for n in range(largest.bit_length())]
+    return (*powers, largest) if powers[-1] < largest else tuple(powers)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from model.bundle import BundleError
 from model.config import ModelConfig
+from service.encoder_engine import make_engine
 from service.engine import Engine, EngineError
-from service.onnx_engine import make_engine
 from service.settings import Settings
 
 Batch = tuple[NDArray[np.uint16], NDArray[np.float32]]

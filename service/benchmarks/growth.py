@@ -15,7 +15,7 @@ from service.benchmarks.engine import rate, saturated
 from service.benchmarks.load import Shot, for_seconds, shots
 from service.benchmarks.processes import Server
 from service.benchmarks.service import FILES, figures_of, load
-from service.onnx_engine import make_engine
+from service.encoder_engine import make_engine
 from service.settings import Settings
 
 _UNCACHED = ("Cache-Control: no-cache",)

@@ -22,8 +22,8 @@ from service.benchmarks import contenders, processes
 from service.benchmarks.engine import saturated
 from service.benchmarks.load import Account, LoadError, Shot, closed_loop, for_seconds, shots
 from service.benchmarks.processes import Server
+from service.encoder_engine import make_engine
 from service.engine import Engine
-from service.onnx_engine import make_engine
 from service.settings import Settings
 
 CONNECTIONS = (1, 8, 64)

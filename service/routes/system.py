@@ -68,6 +68,7 @@ async def model(request: Request) -> dict[str, Any]:
         "trained": bundle.trained,
         "precision": engine.precision,
         "provider": engine.provider,
+        "runtime": engine.runtime,
         "dim": m,
         "num_tokens": config.num_tokens,
         "poolings": {"mean": m, "cls": m, "patch_mean": m, "patch_mean_std": 2 * m, "tokens": m},

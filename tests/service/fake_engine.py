@@ -44,6 +44,7 @@ class FakeEngine:
 
     precision = "fp32"
     provider = "cpu"
+    runtime = "fake"
     gives_routing = False
 
     def __init__(

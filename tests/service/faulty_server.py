@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import server, settings
-from service.onnx_engine import OnnxEngine, make_engine
+from service.encoder_engine import EncoderEngine, make_engine
 
 RESTART_S = 0.3  # takes long enough to be seen
 
@@ -22,9 +22,10 @@ RESTART_S = 0.3  # takes long enough to be seen
 class FaultyEngine:
     """The real engine, with faults."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
+    def __init__(self, engine: EncoderEngine) -> None:
         self._engine = engine
-        self.bundle, self.precision, self.provider = engine.bundle, engine.precision, engine.provider
+        self.bundle, self.precision = engine.bundle, engine.precision
+        self.provider, self.runtime = engine.provider, engine.runtime
         self.gives_routing = engine.gives_routing
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
         self.chunk_size = engine.chunk_size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +20,29 @@ import pytest
 from model import bundle as bundles
 from model import openvino_session
 from model.bundle import Bundle, BundleError
+from model.native import session as native
+from service.batching import providers
 from service.batching.providers import Precision, ProviderError, numbers
 from service.caching.keys import Namespace
+from service.encoder_engine import EncoderEngine, check_engine, make_engine
 from service.engine import OUTPUTS, EngineError, warm_up
 from service.formats import l2_normalized
-from service.onnx_engine import OnnxEngine, check_engine, make_engine
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 
-needs_bf16 = pytest.mark.skipif(
-    openvino_session.unusable() is not None, reason=f"precision=fast: {openvino_session.unusable()}"
-)
+NO_KERNELS = native.unusable("fp32")
+needs_kernels = pytest.mark.skipif(NO_KERNELS is not None, reason=str(NO_KERNELS))
+NO_BF16 = native.unusable("bf16")
+NO_OPENVINO = openvino_session.unusable()
+needs_openvino = pytest.mark.skipif(NO_OPENVINO is not None, reason=f"precision=fast: {NO_OPENVINO}")
+needs_bf16 = pytest.mark.skipif(None not in (NO_BF16, NO_OPENVINO), reason=f"{NO_BF16}; {NO_OPENVINO}")
+
+# Exact and fast with what computes them; every promise of an engine holds for each.
+EXACT = [pytest.param(True, id="kernels", marks=needs_kernels), pytest.param(False, id="onnxruntime")]
+FAST = [
+    pytest.param(True, id="kernels", marks=pytest.mark.skipif(NO_BF16 is not None, reason=str(NO_BF16))),
+    pytest.param(False, id="openvino", marks=needs_openvino),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +50,11 @@ def loaded() -> Bundle:
     return bundles.load()
 
 
-@pytest.fixture(scope="module")
-def engine(loaded: Bundle) -> OnnxEngine:
-    return OnnxEngine(loaded, threads=1)
+@pytest.fixture(scope="module", params=EXACT)
+def engine(request: pytest.FixtureRequest, loaded: Bundle) -> EncoderEngine:
+    made = EncoderEngine(loaded, threads=1, kernels=request.param)
+    assert made.runtime == ("kernels" if request.param else "onnxruntime")
+    return made
 
 
 def batch(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +63,7 @@ def batch(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return dn, rng.normal(size=(size, 4, 2)).astype(np.float32)
 
 
-def test_outputs_are_what_they_are_called(engine: OnnxEngine, loaded: Bundle) -> None:
+def test_outputs_are_what_they_are_called(engine: EncoderEngine, loaded: Bundle) -> None:
     """Each pooling is that of the tokens (float32 sums in another order: a few units in the last place)."""
     results = engine.run(*batch(3), OUTPUTS)
     tokens = results["tokens"].astype(np.float64)
@@ -63,11 +79,46 @@ def test_outputs_are_what_they_are_called(engine: OnnxEngine, loaded: Bundle) ->
         assert np.abs(results[name] - values).max() < 1e-5 * np.abs(tokens).max(), name
 
 
-def test_only_the_outputs_asked_for_are_given(engine: OnnxEngine) -> None:
+@needs_kernels
+def test_the_kernels_give_what_onnx_runtime_gives(loaded: Bundle) -> None:
+    dn, metadata = batch(6)
+    metadata[2] = 0
+    dn[3] = 0
+    dn[4] = 65_535
+    names = (*OUTPUTS, "routing")
+    ours, theirs = (
+        EncoderEngine(loaded, kernels=kernels).run(dn, metadata, names) for kernels in (True, False)
+    )
+    for name in names:
+        assert np.abs(ours[name] - theirs[name]).max() < 2e-6 * np.abs(theirs[name]).max(), name
+
+
+@needs_kernels
+def test_a_larger_encoder_is_left_to_onnx_runtime(loaded: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise native.KernelsError("too large")
+
+    monkeypatch.setattr("service.batching.cpu_sessions.NativeSession", refuse)
+    engine = EncoderEngine(loaded)
+    assert engine.runtime == "onnxruntime"
+    assert engine.run(*batch(1), ("mean",))["mean"].shape == (1, 144)
+
+
+def test_serving_on_kernels_imports_no_onnx_runtime() -> None:
+    code = (
+        "import sys; from service.encoder_engine import make_engine; from service.settings import Settings;"
+        "e = make_engine(Settings(engine_threads=1, provider='cpu'));"
+        "print(e.runtime, 'onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == (["kernels", "False"] if NO_KERNELS is None else ["onnxruntime", "True"])
+
+
+def test_only_the_outputs_asked_for_are_given(engine: EncoderEngine) -> None:
     assert engine.run(*batch(1), ("cls",)).keys() == {"cls"}
 
 
-def test_a_tile_is_the_same_in_any_batch(engine: OnnxEngine) -> None:
+def test_a_tile_is_the_same_in_any_batch(engine: EncoderEngine) -> None:
     """Bitwise on CPUs with AVX-512, where it was seen; elsewhere within the exporter's tolerance."""
     dn, metadata = batch(9)
     together = engine.run(dn, metadata, ("tokens",))["tokens"]
@@ -82,7 +133,7 @@ def test_a_tile_is_the_same_in_any_batch(engine: OnnxEngine) -> None:
 def test_a_file_that_changed_after_verification_is_refused(loaded: Bundle) -> None:
     changed = replace(loaded, files=loaded.files | {"encoder.fp32.onnx": "0" * 64})
     with pytest.raises(BundleError, match="has changed since"):
-        OnnxEngine(changed)
+        EncoderEngine(changed)
 
 
 def test_a_file_that_is_no_network_is_refused_with_its_name(tmp_path: Path, loaded: Bundle) -> None:
@@ -99,8 +150,9 @@ def test_a_file_that_is_no_network_is_refused_with_its_name(tmp_path: Path, load
         card="junk",
         files={"encoder.fp32.onnx": b"this is not ONNX"},
     )
-    with pytest.raises(EngineError, match=r"ONNX Runtime cannot use .*encoder\.fp32\.onnx"):
-        OnnxEngine(junk)
+    for kernels in (True, False):  # the kernels leave what they cannot read to ONNX Runtime
+        with pytest.raises(EngineError, match=r"ONNX Runtime cannot use .*encoder\.fp32\.onnx"):
+            EncoderEngine(junk, kernels=kernels)
 
 
 def test_another_graph_is_refused(tmp_path: Path, loaded: Bundle) -> None:
@@ -115,7 +167,7 @@ def test_another_graph_is_refused(tmp_path: Path, loaded: Bundle) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     other = replace(loaded, path=tmp_path, files={path.name: digest})
     with pytest.raises(EngineError, match=r"has the inputs \{'image'.*expected \{'dn'"):
-        OnnxEngine(other)
+        EncoderEngine(other)
 
 
 def test_warm_up_refuses_outputs_that_the_configuration_does_not_have(loaded: Bundle) -> None:
@@ -124,8 +176,9 @@ def test_warm_up_refuses_outputs_that_the_configuration_does_not_have(loaded: Bu
         warm_up(FakeEngine(loaded), (1,))
 
 
-def test_all_threads_or_one_give_the_same(loaded: Bundle) -> None:
-    engine = OnnxEngine(loaded, threads=2)
+@pytest.mark.parametrize("kernels", EXACT)
+def test_all_threads_or_one_give_the_same(loaded: Bundle, kernels: bool) -> None:
+    engine = EncoderEngine(loaded, threads=2, kernels=kernels)
     assert engine.concurrency == 2
     dn, metadata = batch(3)
     one, all_ = (engine.run(dn, metadata, ("tokens",), alone=alone)["tokens"] for alone in (False, True))
@@ -134,8 +187,9 @@ def test_all_threads_or_one_give_the_same(loaded: Bundle) -> None:
         assert one.tobytes() == all_.tobytes()
 
 
-def test_a_restarted_engine_gives_the_same(loaded: Bundle) -> None:
-    engine = OnnxEngine(loaded)
+@pytest.mark.parametrize("kernels", EXACT)
+def test_a_restarted_engine_gives_the_same(loaded: Bundle, kernels: bool) -> None:
+    engine = EncoderEngine(loaded, kernels=kernels)
     before = engine.run(*batch(2), ("mean",))["mean"]
     engine.restart()
     assert np.array_equal(engine.run(*batch(2), ("mean",))["mean"], before)
@@ -153,7 +207,7 @@ def test_runs_at_once_share_no_session(loaded: Bundle, monkeypatch: pytest.Monke
             return super().run(*args, **kwargs)
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    engine = OnnxEngine(loaded, threads=2)
+    engine = EncoderEngine(loaded, threads=2, kernels=False)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):
             for run in [pool.submit(engine.run, *batch(1), ("mean",)) for _ in range(2)]:
@@ -163,7 +217,7 @@ def test_runs_at_once_share_no_session(loaded: Bundle, monkeypatch: pytest.Monke
 
 def test_a_restart_does_not_need_a_bundle_that_was_removed(tmp_path: Path, loaded: Bundle) -> None:
     copied = shutil.copytree(loaded.path, tmp_path / "bundle")
-    engine = OnnxEngine(bundles.load(copied))
+    engine = EncoderEngine(bundles.load(copied))
     before = engine.run(*batch(2), ("mean",))["mean"]
     shutil.rmtree(copied)
     engine.restart()
@@ -171,7 +225,7 @@ def test_a_restart_does_not_need_a_bundle_that_was_removed(tmp_path: Path, loade
 
 
 def test_a_bundle_that_changed_is_not_taken_by_a_restart(tmp_path: Path, loaded: Bundle) -> None:
-    engine = OnnxEngine(bundles.load(shutil.copytree(loaded.path, tmp_path / "bundle")))
+    engine = EncoderEngine(bundles.load(shutil.copytree(loaded.path, tmp_path / "bundle")))
     with (tmp_path / "bundle/encoder.fp32.onnx").open("ab") as file:
         file.write(b"more")
     with pytest.raises(EngineError, match="has changed since the bundle was verified"):
@@ -180,7 +234,7 @@ def test_a_bundle_that_changed_is_not_taken_by_a_restart(tmp_path: Path, loaded:
 
 
 def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(providers, "built_for", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match=r"ONNX Runtime has no CUDA; install landmoe\[gpu\]"):
         make_engine(Settings(provider="cuda"))
 
@@ -188,7 +242,7 @@ def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA may work here")
 def test_a_build_with_cuda_on_a_machine_without_it_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
+    monkeypatch.setattr(providers, "built_for", lambda: offered)
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # ONNX Runtime's own, beside our line
         assert make_engine(Settings(engine_threads=1)).provider == "cpu"
     with (
@@ -199,10 +253,15 @@ def test_a_build_with_cuda_on_a_machine_without_it_takes_the_cpu(monkeypatch: py
 
 
 def test_fast_where_nothing_gives_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "unusable", lambda numbers: f"no kernels in {numbers}")
     for reason in ("OpenVINO is not installed", "this CPU has no instructions for bf16"):
         monkeypatch.setattr(openvino_session, "unusable", lambda reason=reason: reason)
-        with pytest.raises(EngineError, match=f"'fast' on cpu is bf16 by OpenVINO, and {reason}"):
+        with pytest.raises(
+            EngineError, match=f"'fast' on cpu is bf16, for which no kernels in bf16, and {reason}"
+        ):
             make_engine(Settings(precision="fast", provider="cpu"))
+        with pytest.raises(EngineError, match=f"kernels are off .LANDMOE_KERNELS., and {reason}"):
+            make_engine(Settings(precision="fast", provider="cpu", kernels=False))
         with pytest.raises(EngineError, match=reason):
             check_engine(Settings(precision="fast", provider="cpu"))
 
@@ -213,10 +272,12 @@ def test_numbers_that_the_bundle_does_not_have_are_said(loaded: Bundle) -> None:
         numbers(exact, "fast", "cuda")
 
 
-@needs_bf16
-def test_fast_is_close_to_exact_and_says_what_it_is(loaded: Bundle, engine: OnnxEngine) -> None:
-    fast = OnnxEngine(loaded, "fast", threads=2)
+@pytest.mark.parametrize("kernels", FAST)
+def test_fast_is_close_to_exact_and_says_what_it_is(loaded: Bundle, kernels: bool) -> None:
+    engine = EncoderEngine(loaded, kernels=False)
+    fast = EncoderEngine(loaded, "fast", threads=2, kernels=kernels)
     assert (fast.precision, fast.provider, fast.concurrency) == ("bf16", "cpu", 2)
+    assert fast.runtime == ("kernels" if kernels else "openvino")
     assert fast.gives_routing
     warm_up(fast, (1, 4, 6))
     dn, metadata = batch(6)
@@ -228,10 +289,10 @@ def test_fast_is_close_to_exact_and_says_what_it_is(loaded: Bundle, engine: Onnx
     )  # it is another precision, not the same file again
 
 
-@needs_bf16
-def test_a_tile_in_bf16_is_the_same_in_any_batch(loaded: Bundle) -> None:
-    """Bitwise: in models of fixed sizes OpenVINO's kernels sum in an order that does not depend on them."""
-    fast = OnnxEngine(loaded, "fast", threads=2)
+@pytest.mark.parametrize("kernels", FAST)
+def test_a_tile_in_bf16_is_the_same_in_any_batch(loaded: Bundle, kernels: bool) -> None:
+    """Bitwise: in models of fixed sizes OpenVINO's operators sum in an order that does not depend on them."""
+    fast = EncoderEngine(loaded, "fast", threads=2, kernels=kernels)
     dn, metadata = batch(23)
     together = fast.run(dn, metadata, ("tokens",))["tokens"]
     for alone in (False, True):
@@ -245,7 +306,7 @@ def test_a_tile_in_bf16_is_the_same_in_any_batch(loaded: Bundle) -> None:
 
 @pytest.mark.parametrize("precision", ["exact", pytest.param("fast", marks=needs_bf16)])
 def test_more_threads_at_once_than_the_engine_has(loaded: Bundle, precision: Precision) -> None:
-    engine = OnnxEngine(loaded, precision, threads=2)
+    engine = EncoderEngine(loaded, precision, threads=2)
     batches = [batch(1 + i % 4, seed=i) for i in range(12)]
     expected = [engine.run(*b, ("mean",))["mean"] for b in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -254,14 +315,14 @@ def test_more_threads_at_once_than_the_engine_has(loaded: Bundle, precision: Pre
         assert np.array_equal(one, other)
 
 
-@needs_bf16
+@needs_openvino
 def test_a_file_that_openvino_cannot_read_is_refused(tmp_path: Path, loaded: Bundle) -> None:
     path = tmp_path / "encoder.fp32.onnx"
     path.write_bytes(b"this is not ONNX")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     junk = replace(loaded, path=tmp_path, files={path.name: digest})
     with pytest.raises(EngineError, match=r"OpenVINO cannot use .*encoder\.fp32\.onnx"):
-        OnnxEngine(junk, "fast")
+        EncoderEngine(junk, "fast", kernels=False)
 
 
 def test_the_cache_tells_precisions_of_one_file_apart(loaded: Bundle) -> None:

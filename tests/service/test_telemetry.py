@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["service.onnx_engine", "service.cli", "model.parity"])
+@pytest.mark.parametrize("module", ["service.encoder_engine", "service.cli", "model.parity"])
 def test_onnxruntime_is_told_not_to_report_before_it_is_imported(module: str) -> None:
     """The environment is looked at in the moment of the import, when the library reads it."""
     code = f"""

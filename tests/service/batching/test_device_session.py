@@ -13,12 +13,11 @@ import pytest
 
 from model import bundle as bundles
 from model.bundle import Bundle
-from service import onnx_engine
 from service.batching import device_session, providers
-from service.batching.device_session import DeviceSession, bucket_sizes, open_session
-from service.batching.providers import ProviderError
+from service.batching.device_session import DeviceSession, open_session
+from service.batching.providers import ProviderError, bucket_sizes
+from service.encoder_engine import make_engine
 from service.engine import OUTPUTS
-from service.onnx_engine import make_engine
 from service.settings import Settings
 
 SIZES = (1, 2, 4)
@@ -187,8 +186,8 @@ def as_cuda(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(device_session._Buffers, "run", noted)
     monkeypatch.setattr(providers, "session", lambda c, p, t, graphs=False: make(c, "cpu", t))
-    monkeypatch.setattr(onnx_engine, "open_session", lambda m, d, sizes: open_session(m, "cpu", sizes))
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(device_session, "open_session", lambda m, d, sizes: open_session(m, "cpu", sizes))
+    monkeypatch.setattr(providers, "built_for", lambda: ["CUDAExecutionProvider"])
     return sizes
 
 

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.batching import routing
 from service.batching.routing import ROUTED_TOKENS
+from service.encoder_engine import EncoderEngine
 from service.engine import ROUTING
-from service.onnx_engine import OnnxEngine
 from service.settings import Settings
 from tests.model.networks import SMALL, inputs, onnx_bytes, scrambled
 from tests.rasters import dn_pixels, geotiff
@@ -22,12 +22,12 @@ from tests.service.fake_engine import BUNDLE, FakeEngine
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> EncoderEngine:
     folder = tmp_path_factory.mktemp("bundle")
     content = onnx_bytes(scrambled().model.encoder)
     (folder / "encoder.fp32.onnx").write_bytes(content)
     files = BUNDLE.files | {"encoder.fp32.onnx": hashlib.sha256(content).hexdigest()}
-    return OnnxEngine(replace(BUNDLE, path=Path(folder), config=SMALL, files=files))
+    return EncoderEngine(replace(BUNDLE, path=Path(folder), config=SMALL, files=files))
 
 
 def counted() -> dict[tuple[str, str], float]:
@@ -39,7 +39,7 @@ def counted() -> dict[tuple[str, str], float]:
     }
 
 
-def test_every_choice_of_every_tile_is_counted_once(engine: OnnxEngine) -> None:
+def test_every_choice_of_every_tile_is_counted_once(engine: EncoderEngine) -> None:
     assert engine.gives_routing
     before = counted()
     tiles = [geotiff(dn_pixels(seed=n)) for n in range(5)]
@@ -54,7 +54,7 @@ def test_every_choice_of_every_tile_is_counted_once(engine: OnnxEngine) -> None:
     assert 'landmoe_routed_tokens_total{expert="0",layer="0"}' in text
 
 
-def test_shares_become_whole_numbers(engine: OnnxEngine) -> None:
+def test_shares_become_whole_numbers(engine: EncoderEngine) -> None:
     dn, metadata = inputs(4)
     shares = engine.run(dn, metadata, (ROUTING,))[ROUTING]
     before = counted()

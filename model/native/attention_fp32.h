@@ -1,0 +1,108 @@
+/* Attention of two heads to a group's keys and values, in fp32. */
+#pragma once
+
+#include <string.h>
+
+#include "encoder.h"
+#include "scores.h"
+#include "vector_math.h"
+
+#define KEYS 7 /* scores of so many keys at a time */
+#define MOST_DIM 64 /* of a head; what is larger is refused when a session is opened */
+#define MOST_COLUMNS 128 /* of a group's queries */
+#define MOST_TOKENS 512
+
+/* What a thread keeps while it works on a group. */
+typedef struct {
+    float queries[MOST_COLUMNS][LANES] __attribute__((aligned(64))); /* column by column, of each the heads */
+    float result[MOST_COLUMNS][LANES] __attribute__((aligned(64)));
+    float scores[MOST_TOKENS + KEYS][2][LANES] __attribute__((aligned(64)));
+    float keys[(MOST_TOKENS + KEYS) * MOST_DIM]; /* [tokens][head_dim] */
+    float values[MOST_TOKENS * MOST_DIM];
+} AttentionSpace;
+
+/* Keys and values of a group, without gaps. `qkv` is the tile's, at the group's first column. */
+static void gather_group(AttentionSpace *space, const Encoder *encoder, const float *qkv, long stride) {
+    int d = encoder->head_dim, tokens = encoder->tokens, queries = encoder->heads / encoder->groups * d;
+    for (int n = 0; n < tokens; n++) {
+        const float *key = qkv + n * stride + queries;
+        memcpy(space->keys + n * d, key, d * sizeof(float));
+        memcpy(space->values + n * d, key + d, d * sizeof(float));
+    }
+    memset(space->keys + tokens * d, 0, KEYS * d * sizeof(float));
+}
+
+/* Scores of two heads. */
+static void score(AttentionSpace *space, int tokens, int d, int heads, const int head[2]) {
+    for (int n = 0; n < tokens; n += KEYS) {
+        vec sum[KEYS][2];
+        const float *key = space->keys + n * d;
+#pragma GCC unroll 7
+        for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        for (int k = 0; k < d; k++) {
+            vec first = _mm512_load_ps(space->queries[k * heads + head[0]]);
+            vec second = _mm512_load_ps(space->queries[k * heads + head[1]]);
+#pragma GCC unroll 7
+            for (int i = 0; i < KEYS; i++) {
+                vec number = _mm512_set1_ps(key[i * d + k]);
+                sum[i][0] = _mm512_fmadd_ps(number, first, sum[i][0]);
+                sum[i][1] = _mm512_fmadd_ps(number, second, sum[i][1]);
+            }
+        }
+#pragma GCC unroll 7
+        for (int i = 0; i < KEYS; i++) {
+            _mm512_store_ps(space->scores[n + i][0], sum[i][0]);
+            _mm512_store_ps(space->scores[n + i][1], sum[i][1]);
+        }
+    }
+}
+
+/* Scores into weights, and what a query's weights have to be multiplied with to add up to 1. */
+static void weigh(AttentionSpace *space, int tokens, int bounded, vec share[2]) {
+    vec total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    if (!bounded) lower_scores(space->scores, tokens);
+    for (int n = 0; n < tokens; n++)
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+            vec weight = bounded_exponential(_mm512_load_ps(space->scores[n][r]));
+            _mm512_store_ps(space->scores[n][r], weight);
+            total[r] = _mm512_add_ps(total[r], weight);
+        }
+    for (int r = 0; r < 2; r++) share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);
+}
+
+/* Numbers `from` to `from + dims` of the weighted values; `dims` is a constant where this is inlined. */
+INLINE void add_values(AttentionSpace *space, int tokens, int d, int from, int dims, int heads, const int head[2],
+                       const vec share[2]) {
+    vec sum[9][2];
+#pragma GCC unroll 9
+    for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int n = 0; n < tokens; n++) {
+        vec first = _mm512_load_ps(space->scores[n][0]), second = _mm512_load_ps(space->scores[n][1]);
+        const float *value = space->values + n * d + from;
+#pragma GCC unroll 9
+        for (int i = 0; i < dims; i++) {
+            vec number = _mm512_set1_ps(value[i]);
+            sum[i][0] = _mm512_fmadd_ps(number, first, sum[i][0]);
+            sum[i][1] = _mm512_fmadd_ps(number, second, sum[i][1]);
+        }
+    }
+#pragma GCC unroll 9
+    for (int i = 0; i < dims; i++) {
+        _mm512_store_ps(space->result[(from + i) * heads + head[0]], _mm512_mul_ps(sum[i][0], share[0]));
+        _mm512_store_ps(space->result[(from + i) * heads + head[1]], _mm512_mul_ps(sum[i][1], share[1]));
+    }
+}
+
+static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, const int head[2], int bounded) {
+    vec share[2];
+    score(space, tokens, d, heads, head);
+    weigh(space, tokens, bounded, share);
+    int dims = d % 9 == 0 ? 9 : d % 8 == 0 ? 8 : d % 4 == 0 ? 4 : 1;
+    for (int from = 0; from < d; from += dims) switch (dims) {
+        case 9: add_values(space, tokens, d, from, 9, heads, head, share); break;
+        case 8: add_values(space, tokens, d, from, 8, heads, head, share); break;
+        case 4: add_values(space, tokens, d, from, 4, heads, head, share); break;
+        default: add_values(space, tokens, d, from, 1, heads, head, share);
+        }
+}

@@ -1,0 +1,209 @@
+"""The encoder's weights as the native kernels read them: padded, and in panels (encoder.h).
+
+They come from the ONNX file in fp32, so that whatever runs, runs the bundle's one verified file. Its graph
+has to be the one that graph.py writes: the names and operators below are those by which an order of columns
+can be told from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import onnx_file
+from model.config import NUM_EXTRA_TOKENS, ModelConfig
+from model.onnx_file import OnnxFile, OnnxFileError
+
+Kernels = Literal["fp32", "bf16", "amx"]  # amx: bf16 too, in tiles of registers
+Array = NDArray[np.float32]
+
+LANES = 16
+PANEL = 48
+# Of each layer: queries by column, all heads of a group side by side; of experts the chosen ones.
+_NODES = {
+    "norm1": "LayerNormalization", "qkv": "Gemm", "by_column": "Transpose", "queries": "Reshape",
+    "scores": "MatMul", "exp": "Exp", "values": "MatMul", "value_tokens": "Transpose", "out": "Gemm",
+    "norm2": "LayerNormalization", "experts_w": "Gemm", "experts_v": "Gemm", "logits": "Gemm", "top": "TopK",
+    "gates": "Softmax", "sigmoid.0": "Sigmoid", "experts_out": "Gemm",
+}  # fmt: skip
+
+
+class LayoutError(ValueError):
+    """The file's graph is not the one that the kernels compute; says in what."""
+
+
+@dataclass(frozen=True)
+class PackedProduct:
+    """x @ weight + bias; `inputs` and `outputs` with their padding."""
+
+    weight: NDArray[np.float32] | NDArray[np.uint16]
+    bias: Array  # [outputs]
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """One block, see `Layer` in encoder.h."""
+
+    epsilon: tuple[float, float]
+    hidden: int
+    bounded: bool
+    qkv: PackedProduct
+    out: PackedProduct
+    gate: PackedProduct
+    values: PackedProduct
+    down: PackedProduct
+    experts: tuple[PackedProduct, ...]
+
+
+@dataclass(frozen=True)
+class PackedEncoder:
+    """All of it, see `Encoder` in encoder.h."""
+
+    config: ModelConfig
+    width: int
+    mean: Array  # [C]
+    placed: Array  # [N, width]
+    metadata: Array  # [8, extra, width]
+    patches: PackedProduct
+    layers: tuple[PackedLayer, ...]
+
+
+def pack(content: bytes, config: ModelConfig, kernels: Kernels) -> PackedEncoder:
+    """The weights of an ONNX file in fp32.
+
+    Args:
+        content: of the file.
+        config: of its encoder.
+        kernels: that read them. Patches and gates always are in fp32.
+
+    Raises:
+        LayoutError: it is no such file, or its graph is another one.
+    """
+    try:
+        file = onnx_file.read(content)
+        _check(file, config)
+        return _Packer(file, config, _PRODUCTS[kernels]).encoder()
+    except (OnnxFileError, KeyError) as error:
+        raise LayoutError(f"not an encoder in fp32 as landmoe exports it: {error}") from error
+
+
+class _Packer:
+    def __init__(self, file: OnnxFile, config: ModelConfig, product: Callable[[Array, Array], PackedProduct]):
+        self._config = config
+        self._constants: Mapping[str, Array] = file.constants
+        self._epsilon = {node.name: node.floats["epsilon"] for node in file.nodes if "epsilon" in node.floats}
+        self._nodes = {node.name for node in file.nodes}
+        self._product = product
+
+    def encoder(self) -> PackedEncoder:
+        cfg = self._config
+        m, extra, values = cfg.embed_dim, NUM_EXTRA_TOKENS, cfg.patch_values
+        width = _up(m, LANES)
+        # One for each value of a patch; the kernels want one for each band.
+        mean = self._constant("patches.mean", values)[:: cfg.patch_size**2]
+        first = self._constant("metadata.projected.bias", extra * m).reshape(extra, m)
+        placed = np.vstack([first, self._constant("patches.constant", cfg.num_patches, m)])
+        metadata = self._constant("metadata.projected.weight", 8, extra * m).reshape(8, extra, m)
+        return PackedEncoder(
+            config=cfg,
+            width=width,
+            mean=np.ascontiguousarray(mean),
+            placed=_widen(placed, width),
+            metadata=_widen(metadata, width),
+            patches=_fp32(self._constant("patches.weight", values, m), np.zeros(m, np.float32)),
+            layers=tuple(map(self._layer, range(cfg.depth), cfg.num_experts, cfg.hidden_dims)),
+        )
+
+    def _layer(self, i: int, experts: int, hidden: int) -> PackedLayer:
+        cfg, name = self._config, f"layer.{i}"
+        m = cfg.embed_dim
+        d = m // cfg.num_heads
+        qkv, qkv_bias = self._linear(f"{name}.qkv", m, (cfg.num_heads + 2 * cfg.num_groups) * d)
+        wide, wide_bias = self._linear(f"{name}.experts_w", m, experts * hidden)
+        each = zip(np.split(wide, experts, axis=1), np.split(wide_bias, experts), strict=True)
+        return PackedLayer(
+            epsilon=(self._epsilon[f"{name}.norm1"], self._epsilon[f"{name}.norm2"]),
+            hidden=_up(hidden, LANES),
+            bounded=f"{name}.lowered" not in self._nodes,
+            qkv=self._product(qkv, qkv_bias),
+            out=self._product(*self._linear(f"{name}.out", m, m)),
+            gate=_fp32(*self._linear(f"{name}.logits", m, experts)),
+            values=self._product(*self._linear(f"{name}.experts_v", m, hidden)),
+            down=self._product(*self._linear(f"{name}.experts_out", hidden, m)),
+            experts=tuple(self._product(weight, bias) for weight, bias in each),
+        )
+
+    def _linear(self, name: str, inputs: int, outputs: int) -> tuple[Array, Array]:
+        return self._constant(f"{name}.weight", inputs, outputs), self._constant(f"{name}.bias", outputs)
+
+    def _constant(self, name: str, *shape: int) -> Array:
+        value = self._constants[name]
+        if value.shape != shape:
+            raise LayoutError(f"{name} is {value.shape}; expected {shape}")
+        return value
+
+
+def _check(file: OnnxFile, config: ModelConfig) -> None:
+    operators = {node.name: node.operator for node in file.nodes}
+    for i in range(config.depth):
+        for name, operator in _NODES.items():
+            if (found := operators.get(f"layer.{i}.{name}")) != operator:
+                raise LayoutError(f"layer.{i}.{name} is {found or 'missing'}; expected {operator}")
+    if extra := [name for name in operators if name.startswith(f"layer.{config.depth}.")]:
+        raise LayoutError(f"{extra[0]} is one layer more than the {config.depth} expected")
+
+
+def _fp32(weight: Array, bias: Array) -> PackedProduct:
+    inputs, outputs = weight.shape[0], _up(weight.shape[1], LANES)
+    wide = _widen(weight, outputs)
+    panels = [wide[:, start : start + PANEL].ravel() for start in range(0, outputs, PANEL)]
+    return PackedProduct(np.concatenate(panels), _widen(bias, outputs), inputs, outputs)
+
+
+def _bf16(weight: Array, bias: Array) -> PackedProduct:
+    inputs, outputs = _up(weight.shape[0], 2), _up(weight.shape[1], LANES)
+    wide = np.zeros((inputs // 2, 2, outputs), np.uint16)
+    wide.reshape(inputs, outputs)[: weight.shape[0], : weight.shape[1]] = to_bf16(weight)
+    pairs = wide.transpose(0, 2, 1)
+    panels = [pairs[:, start : start + PANEL].ravel() for start in range(0, outputs, PANEL)]
+    return PackedProduct(np.concatenate(panels), _widen(bias, outputs), inputs, outputs)
+
+
+def _amx(weight: Array, bias: Array) -> PackedProduct:
+    inputs, outputs = _up(weight.shape[0], 2 * LANES), _up(weight.shape[1], LANES)
+    wide = np.zeros((inputs, outputs), np.uint16)
+    wide[: weight.shape[0], : weight.shape[1]] = to_bf16(weight)
+    panels = []
+    for start in range(0, outputs, 2 * LANES):
+        panel = wide[:, start : start + 2 * LANES].reshape(inputs // 32, LANES, 2, -1, LANES)
+        panels.append(panel.transpose(0, 3, 1, 4, 2).ravel())
+    return PackedProduct(np.concatenate(panels), _widen(bias, outputs), inputs, outputs)
+
+
+_PRODUCTS: dict[Kernels, Callable[[Array, Array], PackedProduct]] = {
+    "fp32": _fp32,
+    "bf16": _bf16,
+    "amx": _amx,
+}
+
+
+def to_bf16(values: Array) -> NDArray[np.uint16]:
+    """The upper halves of fp32 numbers, rounded to nearest, of ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _widen(values: Array, width: int) -> Array:
+    """Zeros at the end of the last axis."""
+    pads = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
+    return np.ascontiguousarray(np.pad(values, pads))
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

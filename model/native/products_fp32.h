@@ -1,0 +1,77 @@
+/* Products of rows with a weight in fp32.
+
+   A block of ROWS rows and a panel of PANEL columns is summed in 21 registers: each weight that is loaded is
+   used seven times, each value of a row three times. Every sum runs over the inputs in their order, whatever
+   rows stand beside it: so a tile has the same embedding alone, in a batch, and however threads share it. */
+#pragma once
+
+#include "encoder.h"
+#include "vector_math.h"
+
+#define ROWS 7 /* divides the 105 tokens of a tile */
+#define PANEL (3 * LANES)
+
+/* Rows `stride` numbers apart; of these, where there is an `index`, the ones it names. */
+typedef struct {
+    const float *base;
+    long stride;
+    const int32_t *index;
+} RowsFp32;
+
+/* What becomes of a block of a product: rows `first` to `first + count`, `columns` columns from `column` on. */
+typedef struct Stage Stage;
+typedef void Epilogue(const Stage *stage, int first, int count, int column, int columns, const float *block,
+                      long stride);
+
+/* block[ROWS][PANEL] = rows @ panel; `vectors` is a constant where this is inlined. */
+INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *panel, int vectors, float *block) {
+    vec sum[ROWS][3];
+#pragma GCC unroll 7
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) sum[i][v] = _mm512_setzero_ps();
+    for (long k = 0; k < inputs; k++) {
+        vec weight[3];
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) weight[v] = _mm512_loadu_ps(panel + (k * vectors + v) * LANES);
+#pragma GCC unroll 7
+        for (int i = 0; i < ROWS; i++) {
+            vec value = _mm512_set1_ps(row[i][k]);
+#pragma GCC unroll 3
+            for (int v = 0; v < vectors; v++) sum[i][v] = _mm512_fmadd_ps(value, weight[v], sum[i][v]);
+        }
+    }
+#pragma GCC unroll 7
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors; v++) _mm512_store_ps(block + i * PANEL + v * LANES, sum[i][v]);
+}
+
+static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel, int columns,
+                          float *block) {
+    const float *row[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        int r = first + (i < count ? i : count - 1); /* what is missing repeats the last one */
+        row[i] = rows->base + (rows->index ? rows->index[r] : r) * rows->stride;
+    }
+    switch (columns) {
+    case 3 * LANES: block_fp32(row, inputs, panel, 3, block); break;
+    case 2 * LANES: block_fp32(row, inputs, panel, 2, block); break;
+    default: block_fp32(row, inputs, panel, 1, block);
+    }
+}
+
+/* Rows `from` to `to` of the product; `epilogue` is a constant where this is inlined. */
+INLINE void product_fp32(const RowsFp32 *rows, int from, int to, const Product *product, Epilogue epilogue,
+                         const Stage *stage) {
+    float block[ROWS * PANEL] __attribute__((aligned(64)));
+    for (int column = 0; column < product->outputs; column += PANEL) {
+        const float *panel = (const float *)product->weight + (long)column * product->inputs;
+        int columns = product->outputs - column < PANEL ? product->outputs - column : PANEL;
+        for (int first = from; first < to; first += ROWS) {
+            int count = to - first < ROWS ? to - first : ROWS;
+            multiply_fp32(rows, first, count, product->inputs, panel, columns, block);
+            epilogue(stage, first, count, column, columns, block, PANEL);
+        }
+    }
+}

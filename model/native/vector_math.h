@@ -1,0 +1,110 @@
+/* Vectors of sixteen fp32 numbers (AVX-512). */
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+
+typedef __m512 vec;
+
+INLINE long rounded_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* The lanes of the vector at `start` that are before `end`. */
+INLINE __mmask16 lanes_before(int start, int end) {
+    int left = end - start;
+    return left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+}
+
+/* e^x for |x| < 87 or so: x = n ln 2 + r with |r| <= ln 2 / 2. Adding MAGIC leaves n in the lowest bits, which
+   shifted to the exponent's place multiply with 2^n. The polynomials of e^r have the least largest relative
+   error (found by weighted least squares). */
+#define MAGIC 0x1.8p23f
+
+INLINE vec times_power(vec p, vec shifted) {
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+}
+
+/* Right to about the last bit. */
+INLINE vec bounded_exponential(vec x) {
+    vec shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), _mm512_set1_ps(MAGIC));
+    vec n = _mm512_sub_ps(shifted, _mm512_set1_ps(MAGIC));
+    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62ep-1f), x);  /* the first digits of ln 2 ... */
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.0bfbe8p-15f), r);  /* ... and the others */
+    vec p = _mm512_set1_ps(0x1.6a2434p-10f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.1239e2p-7f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5558f2p-5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.555492p-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return times_power(p, shifted);
+}
+
+/* Right to one part in 13,000, for what becomes bf16, which has one in 256. */
+INLINE vec bounded_exponential_coarse(vec x) {
+    vec shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), _mm512_set1_ps(MAGIC));
+    vec n = _mm512_sub_ps(shifted, _mm512_set1_ps(MAGIC));
+    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e43p-1f), x);
+    vec p = _mm512_set1_ps(0x1.5348ecp-3f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.028bd6p-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.000acep+0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fff68ap-1f));
+    return times_power(p, shifted);
+}
+
+/* e^87 and e^-87 are just within what fp32 holds with all digits. */
+#define LARGEST_EXPONENT 87.0f
+
+INLINE vec minus_within_range(vec x) {
+    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-LARGEST_EXPONENT)), _mm512_set1_ps(LARGEST_EXPONENT));
+    return _mm512_sub_ps(_mm512_setzero_ps(), x);
+}
+
+/* x / (1 + e^-x). */
+INLINE vec silu(vec x) {
+    vec denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), bounded_exponential(minus_within_range(x)));
+    vec y = _mm512_rcp14_ps(denominator); /* and one step of Newton's */
+    return _mm512_mul_ps(x, _mm512_mul_ps(y, _mm512_fnmadd_ps(denominator, y, _mm512_set1_ps(2.0f))));
+}
+
+INLINE vec silu_coarse(vec x) {
+    vec denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), bounded_exponential_coarse(minus_within_range(x)));
+    return _mm512_mul_ps(x, _mm512_rcp14_ps(denominator));
+}
+
+/* Sixteen rows of sixteen into columns, in place. */
+INLINE void transpose(vec r[LANES]) {
+    vec t[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
+        __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
+        r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    /* r[4 i + j] now has column j of the rows 4 i .. 4 i + 3 in its first quarter, column 4 + j in its second ... */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        t[j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
+        t[4 + j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xDD);
+        t[8 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+        t[12 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xDD);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0x88);
+        r[8 + j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xDD);
+        r[4 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0x88);
+        r[12 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0xDD);
+    }
+}
