@@ -1,40 +1,29 @@
-/* Attention of two heads to a group's keys and values, two bf16 numbers at a time. */
+/* Grouped-query attention in bf16, with instructions that multiply two numbers at a time. */
 #pragma once
-
-#define MOST_DIM 64 /* of a head; what is larger is refused when a session is opened */
-#define MOST_COLUMNS 128 /* of a group's queries */
-#define MOST_TOKENS 512
 
 #include <string.h>
 
 #include "attention_pairs.h"
-#include "encoder.h"
 
 #define KEYS 7 /* scores of so many keys at a time */
 
 /* What a thread keeps while it works on a group. */
 typedef struct {
-    float queries[MOST_COLUMNS][LANES] __attribute__((aligned(64))); /* column by column, of each the heads */
-    float result[MOST_COLUMNS][LANES] __attribute__((aligned(64)));
     int32_t asked[2][MOST_DIM / 2][LANES] __attribute__((aligned(64)));
     float scores[MOST_TOKENS + KEYS][2][LANES] __attribute__((aligned(64)));
+    float sums[MOST_DIM][2][LANES] __attribute__((aligned(64)));
     int32_t keys[MOST_TOKENS + KEYS][MOST_DIM / 2]; /* pairs of a key's numbers */
     int32_t values[MOST_TOKENS / 2 + 1][MOST_DIM];  /* pairs of two tokens' numbers */
 } AttentionSpace;
 
-/* `qkv` is the tile's, at the group's first column. */
-static void gather_group(AttentionSpace *space, const Encoder *encoder, const float *qkv, long stride) {
-    int d = encoder->head_dim, tokens = encoder->tokens, queries = encoder->heads / encoder->groups * d;
+/* `keys`: the tile's, at the group's first key; its values follow. */
+static void gather_group(AttentionSpace *space, const element *keys, long stride, int tokens, int d) {
     for (int n = 0; n < tokens; n++) {
-        const float *key = qkv + n * stride + queries, *value = key + d;
-        for (int k = 0; k < d; k += LANES) {
-            __mmask16 lanes = lanes_before(k, d);
-            store_whole((element *)space->keys[n] + k, _mm512_maskz_loadu_ps(lanes, key + k));
-            if (n % 2) continue;
-            vec first = _mm512_maskz_loadu_ps(lanes, value + k), second = _mm512_setzero_ps();
-            if (n + 1 < tokens) second = _mm512_maskz_loadu_ps(lanes, value + stride + k);
-            _mm512_storeu_si512(space->values[n / 2] + k, pairs(first, second));
-        }
+        const element *key = keys + n * stride, *value = key + d;
+        memcpy(space->keys[n], key, d * sizeof(element));
+        if (n % 2) continue;
+        const element *next = n + 1 < tokens ? value + stride : NULL;
+        for (int k = 0; k < d; k++) space->values[n / 2][k] = value[k] | (next ? (uint32_t)next[k] << 16 : 0);
     }
 }
 
@@ -43,7 +32,7 @@ static void score(AttentionSpace *space, int tokens, int d) {
         vec sum[KEYS][2];
 #pragma GCC unroll 7
         for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-        for (int k = 0; k < (d + 1) / 2; k++) {
+        for (int k = 0; k < d / 2; k++) {
             __m512bh first = (__m512bh)_mm512_load_si512(space->asked[0][k]);
             __m512bh second = (__m512bh)_mm512_load_si512(space->asked[1][k]);
 #pragma GCC unroll 7
@@ -62,8 +51,7 @@ static void score(AttentionSpace *space, int tokens, int d) {
 }
 
 /* Numbers `from` to `from + dims` of the weighted values; `dims` is a constant where this is inlined. */
-INLINE void add_values(AttentionSpace *space, int tokens, int from, int dims, int heads, const int head[2],
-                       const vec share[2]) {
+INLINE void add_some(AttentionSpace *space, int tokens, int from, int dims) {
     vec sum[9][2];
 #pragma GCC unroll 9
     for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
@@ -79,21 +67,35 @@ INLINE void add_values(AttentionSpace *space, int tokens, int from, int dims, in
     }
 #pragma GCC unroll 9
     for (int i = 0; i < dims; i++) {
-        _mm512_store_ps(space->result[(from + i) * heads + head[0]], _mm512_mul_ps(sum[i][0], share[0]));
-        _mm512_store_ps(space->result[(from + i) * heads + head[1]], _mm512_mul_ps(sum[i][1], share[1]));
+        _mm512_store_ps(space->sums[from + i][0], sum[i][0]);
+        _mm512_store_ps(space->sums[from + i][1], sum[i][1]);
     }
 }
 
-static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, const int head[2], int bounded) {
-    vec share[2];
-    ask(space->queries, d, heads, head, space->asked);
-    score(space, tokens, d);
-    weigh(space->scores, tokens, bounded, share);
+static void add_values(AttentionSpace *space, int tokens, int d) {
     int dims = d % 9 == 0 ? 9 : d % 8 == 0 ? 8 : d % 4 == 0 ? 4 : 1;
     for (int from = 0; from < d; from += dims) switch (dims) {
-        case 9: add_values(space, tokens, from, 9, heads, head, share); break;
-        case 8: add_values(space, tokens, from, 8, heads, head, share); break;
-        case 4: add_values(space, tokens, from, 4, heads, head, share); break;
-        default: add_values(space, tokens, from, 1, heads, head, share);
+        case 9: add_some(space, tokens, from, 9); break;
+        case 8: add_some(space, tokens, from, 8); break;
+        case 4: add_some(space, tokens, from, 4); break;
+        default: add_some(space, tokens, from, 1);
+        }
+}
+
+/* What the tokens `from` to `to` find. qkv, out: the tile's, at the group's first column. */
+static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const element *qkv, long stride, int from,
+                   int to, element *out, long out_stride) {
+    int heads = encoder->heads / encoder->groups, d = encoder->head_dim, tokens = encoder->tokens;
+    gather_group(space, qkv + heads * d, stride, tokens, d);
+    for (int token = from; token < to; token += LANES)
+        for (int r = 0; r < heads; r += 2) {
+            int head[2] = {r, r + 1 < heads ? r + 1 : r};
+            vec share[2];
+            for (int i = 0; i < 2; i++) ask(qkv + head[i] * d, stride, token, tokens, d, space->asked[i]);
+            score(space, tokens, d);
+            weigh(space->scores, tokens, bounded, share);
+            add_values(space, tokens, d);
+            for (int i = 0; i < 2; i++)
+                answer(space->sums[0][i], 2 * LANES, share[i], token, tokens, d, out + head[i] * d, out_stride);
         }
 }

@@ -1,4 +1,8 @@
-/* Attention of two heads to a group's keys and values, in fp32. */
+/* Grouped-query attention in fp32, of one group's heads for sixteen tokens at a time.
+
+   Sixteen queries stand side by side in the lanes: a score is a key's number times sixteen queries', a
+   query's largest score and its sum are found lane by lane, and so are the values' sums. Two heads of the
+   group go together, so that a key or value that is loaded is used twice. */
 #pragma once
 
 #include <string.h>
@@ -8,8 +12,10 @@
 #include "vector_math.h"
 
 #define KEYS 7 /* scores of so many keys at a time */
+#define HEAD_MULTIPLE 1
 #define MOST_DIM 64 /* of a head; what is larger is refused when a session is opened */
-#define MOST_COLUMNS 128 /* of a group's queries */
+#define MOST_HEADS 8 /* of a group */
+#define MOST_COLUMNS (MOST_HEADS * MOST_DIM)
 #define MOST_TOKENS 512
 
 /* What a thread keeps while it works on a group. */
@@ -105,4 +111,45 @@ static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, co
         case 4: add_values(space, tokens, d, from, 4, heads, head, share); break;
         default: add_values(space, tokens, d, from, 1, heads, head, share);
         }
+}
+
+/* Sixteen queries from `token` on into columns; those behind the last repeat it. */
+static void turn_queries(const Encoder *encoder, const float *qkv, long stride, int token, float (*queries)[LANES]) {
+    int columns = encoder->heads / encoder->groups * encoder->head_dim;
+    for (int column = 0; column < columns; column += LANES) {
+        vec rows[LANES];
+        for (int i = 0; i < LANES; i++) {
+            int n = token + i < encoder->tokens ? token + i : encoder->tokens - 1;
+            rows[i] = _mm512_loadu_ps(qkv + n * stride + column);
+        }
+        transpose(rows);
+        for (int i = 0; i < LANES; i++) _mm512_store_ps(queries[column + i], rows[i]);
+    }
+}
+
+/* What they found back into rows, in the order of the queries. */
+static void turn_back(const Encoder *encoder, float (*result)[LANES], int token, float *out, long stride) {
+    int columns = encoder->heads / encoder->groups * encoder->head_dim;
+    for (int column = 0; column < columns; column += LANES) {
+        vec rows[LANES];
+        for (int i = 0; i < LANES; i++) rows[i] = _mm512_load_ps(result[column + i]);
+        transpose(rows);
+        for (int i = 0; i < LANES && token + i < encoder->tokens; i++)
+            _mm512_mask_storeu_ps(out + (token + i) * stride + column, lanes_before(column, columns), rows[i]);
+    }
+}
+
+/* What the tokens `from` to `to` find. qkv, out: the tile's, at the group's first column. */
+static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const float *qkv, long stride, int from,
+                   int to, float *out, long out_stride) {
+    int heads = encoder->heads / encoder->groups;
+    gather_group(space, encoder, qkv, stride);
+    for (int token = from; token < to; token += LANES) {
+        turn_queries(encoder, qkv, stride, token, space->queries);
+        for (int r = 0; r < heads; r += 2) {
+            int head[2] = {r, r + 1 < heads ? r + 1 : r};
+            attend_heads(space, encoder->tokens, encoder->head_dim, heads, head, bounded);
+        }
+        turn_back(encoder, space->result, token, out, out_stride);
+    }
 }

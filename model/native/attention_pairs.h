@@ -1,17 +1,27 @@
-/* What attention in bf16 does between its products: exponentials and sums are fp32. */
+/* Attention in bf16, what is not a product of it: exponentials and sums are fp32.
+
+   Products take two bf16 numbers at once, so numbers of a head stand in pairs: of one query or key next to each
+   other, of values and weights those of two tokens. As in fp32, sixteen queries stand side by side in the lanes. */
 #pragma once
 
 #include "elements_bf16.h"
+#include "encoder.h"
 #include "scores.h"
 
-/* Queries of two heads as pairs of numbers: asked[2][d / 2][16]. */
-INLINE void ask(float (*queries)[LANES], int d, int heads, const int head[2], int32_t (*asked)[MOST_DIM / 2][LANES]) {
-    for (int r = 0; r < 2; r++)
-        for (int k = 0; k < d; k += 2) {
-            vec first = _mm512_load_ps(queries[k * heads + head[r]]);
-            vec second = k + 1 < d ? _mm512_load_ps(queries[(k + 1) * heads + head[r]]) : _mm512_setzero_ps();
-            _mm512_store_si512(asked[r][k / 2], pairs(first, second));
-        }
+#define HEAD_MULTIPLE 2
+#define MOST_DIM 32 /* of a head; what is larger is refused when a session is opened */
+#define MOST_HEADS 8 /* of a group */
+#define MOST_TOKENS 512
+
+/* A head's queries of sixteen tokens: asked[d / 2][16]. Those behind the last token repeat it. */
+static void ask(const element *queries, long stride, int token, int tokens, int d, int32_t (*asked)[LANES]) {
+    vec rows[LANES];
+    for (int i = 0; i < LANES; i++) {
+        int n = token + i < tokens ? token + i : tokens - 1;
+        rows[i] = _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(lanes_before(0, d / 2), queries + n * stride));
+    }
+    transpose(rows);
+    for (int u = 0; u < d / 2; u++) _mm512_store_si512(asked[u], _mm512_castps_si512(rows[u]));
 }
 
 /* Scores of two heads into weights, those of two tokens as a pair where the first one's score stood; and what a
@@ -34,7 +44,21 @@ INLINE void weigh(float (*scores)[2][LANES], int tokens, int bounded, vec share[
             total[r] = _mm512_add_ps(total[r], last);
             _mm512_store_si512(scores[n][r], pairs(last, _mm512_setzero_ps()));
         }
-        /* Values behind the last token are zero, so the weights there need only be finite. */
         share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);
     }
+}
+
+/* A head's weighted values of sixteen tokens, sums[d][..][16], times their share into rows. */
+static void answer(const float *sums, long stride, vec share, int token, int tokens, int d, element *out,
+                   long out_stride) {
+    vec rows[LANES];
+    for (int u = 0; u < d / 2; u++) {
+        vec first = _mm512_mul_ps(_mm512_load_ps(sums + 2 * u * stride), share);
+        vec second = _mm512_mul_ps(_mm512_load_ps(sums + (2 * u + 1) * stride), share);
+        rows[u] = _mm512_castsi512_ps(pairs(first, second));
+    }
+    for (int u = d / 2; u < LANES; u++) rows[u] = _mm512_setzero_ps();
+    transpose(rows);
+    for (int i = 0; i < LANES && token + i < tokens; i++)
+        _mm512_mask_storeu_epi32(out + (token + i) * out_stride, lanes_before(0, d / 2), _mm512_castps_si512(rows[i]));
 }

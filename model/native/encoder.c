@@ -8,7 +8,7 @@
 
 #include "encoder.h"
 #include NUMBERS
-#include "attention.h"
+#include ATTENTION
 #include "team.h"
 
 #define MOST_EXPERTS 16
@@ -32,8 +32,7 @@ struct Session {
     long element_width, hidden_width, hidden_elements, qkv_width;
     float *x;            /* [rows][width]: the residual stream */
     element *normal;     /* [rows][element_width]: normalised; later what attention found */
-    float *gate_input;   /* [rows][width]: normalised, in fp32 also where elements are narrower */
-    float *qkv;          /* [rows][qkv_width] */
+    element *qkv;        /* [rows][qkv_width] */
     float *mix;          /* [rows][hidden_width]: experts, weighted and added up */
     element *gated;      /* [rows][hidden_elements]: that times V */
     float *logits;       /* [rows][16] */
@@ -65,13 +64,7 @@ INLINE void keep_qkv(const Stage *stage, int first, int count, int column, int c
     Session *s = stage->session;
     for (int i = 0; i < count; i++)
         for (int c = 0; c < columns; c += LANES)
-            _mm512_storeu_ps(s->qkv + (first + i) * s->qkv_width + column + c, biased(stage, block + i * stride + c, column + c));
-}
-
-INLINE void keep_logits(const Stage *stage, int first, int count, int column, int columns, const float *block, long stride) {
-    (void)columns;
-    for (int i = 0; i < count; i++)
-        _mm512_storeu_ps(stage->session->logits + (first + i) * LANES, biased(stage, block + i * stride, column));
+            store_whole(s->qkv + (first + i) * s->qkv_width + column + c, biased(stage, block + i * stride + c, column + c));
 }
 
 INLINE void add_to_x(const Stage *stage, int first, int count, int column, int columns, const float *block, long stride) {
@@ -126,40 +119,74 @@ INLINE void times_mix(const Stage *stage, int first, int count, int column, int 
 
 /* Steps of a layer, for rows `from` to `to`. */
 
-/* (x - mean) / sqrt(variance + epsilon) of rows of `vectors` registers, which is a constant where this is inlined;
-   the padding stays zero. */
-INLINE void normalise_rows(Session *s, int from, int to, int vectors, float epsilon, int for_gate) {
+/* (x - mean) / sqrt(variance + epsilon) of four rows at a time; the padding stays zero. Also the logits of a gate of
+   `experts`, a constant where this is inlined, and in fp32 whatever the elements. */
+INLINE void normalise_rows(Session *s, int from, int to, float epsilon, const Gate *gate, int experts) {
     const Encoder *e = s->encoder;
-    __mmask16 last = lanes_before((vectors - 1) * LANES, e->dim);
-    float share = 1.0f / e->dim;
-    for (int row = from; row < to; row++) {
-        const float *at = s->x + (long)row * e->width;
-        vec x[vectors], sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
-#pragma GCC unroll 12
-        for (int v = 0; v < vectors; v++) sum = _mm512_add_ps(sum, x[v] = _mm512_loadu_ps(at + v * LANES));
-        vec mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) * share);
-#pragma GCC unroll 12
-        for (int v = 0; v < vectors; v++) {
-            x[v] = v < vectors - 1 ? _mm512_sub_ps(x[v], mean) : _mm512_maskz_sub_ps(last, x[v], mean);
-            squares = _mm512_fmadd_ps(x[v], x[v], squares);
+    int width = e->width;
+    __mmask16 last = lanes_before(width - LANES, e->dim);
+    __m128 share = _mm_set1_ps(1.0f / e->dim);
+    for (int first = from; first < to; first += 4) {
+        int row[4];
+        const float *x[4];
+        vec sum[4], mean[4], scale[4], logit[MOST_EXPERTS][4];
+        for (int i = 0; i < 4; i++) {
+            row[i] = first + i < to ? first + i : to - 1; /* what is missing repeats the last one */
+            x[i] = s->x + (long)row[i] * width;
+            sum[i] = _mm512_setzero_ps();
         }
-        vec scale = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) * share + epsilon));
-#pragma GCC unroll 12
-        for (int v = 0; v < vectors; v++) {
-            x[v] = _mm512_mul_ps(x[v], scale);
-            store_whole(s->normal + row * s->element_width + v * LANES, x[v]);
-            if (for_gate) _mm512_storeu_ps(s->gate_input + (long)row * e->width + v * LANES, x[v]);
+        for (int c = 0; c < width; c += LANES)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_loadu_ps(x[i] + c));
+        spread(_mm_mul_ps(sums_of(sum), share), mean);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) sum[i] = _mm512_setzero_ps();
+        for (int c = 0; c < width; c += LANES) {
+            __mmask16 lanes = c + LANES < width ? 0xFFFF : last;
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                vec difference = _mm512_maskz_sub_ps(lanes, _mm512_loadu_ps(x[i] + c), mean[i]);
+                sum[i] = _mm512_fmadd_ps(difference, difference, sum[i]);
+            }
+        }
+        __m128 variance = _mm_add_ps(_mm_mul_ps(sums_of(sum), share), _mm_set1_ps(epsilon));
+        spread(_mm_div_ps(_mm_set1_ps(1.0f), _mm_sqrt_ps(variance)), scale);
+#pragma GCC unroll 5
+        for (int k = 0; k < experts; k++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) logit[k][i] = _mm512_setzero_ps();
+        for (int c = 0; c < width; c += LANES) {
+            __mmask16 lanes = c + LANES < width ? 0xFFFF : last;
+            vec normal[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                vec difference = _mm512_maskz_sub_ps(lanes, _mm512_loadu_ps(x[i] + c), mean[i]);
+                normal[i] = _mm512_mul_ps(difference, scale[i]);
+                store_whole(s->normal + row[i] * s->element_width + c, normal[i]);
+            }
+#pragma GCC unroll 5
+            for (int k = 0; k < experts; k++) {
+                vec weight = _mm512_loadu_ps(gate->weight + k * width + c);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) logit[k][i] = _mm512_fmadd_ps(normal[i], weight, logit[k][i]);
+            }
+        }
+#pragma GCC unroll 5
+        for (int k = 0; k < experts; k++) {
+            float four[4];
+            _mm_storeu_ps(four, _mm_add_ps(sums_of(logit[k]), _mm_set1_ps(gate->bias[k])));
+            for (int i = 0; i < 4; i++) s->logits[row[i] * LANES + k] = four[i];
         }
     }
 }
 
-static void normalise(Session *s, int from, int to, float epsilon, int for_gate) {
-    for_gate = for_gate && sizeof(element) != sizeof(float);
-    switch (s->encoder->width / LANES) { /* those of the published sizes in registers */
-    case 9: normalise_rows(s, from, to, 9, epsilon, for_gate); break;
-    case 8: normalise_rows(s, from, to, 8, epsilon, for_gate); break;
-    case 7: normalise_rows(s, from, to, 7, epsilon, for_gate); break;
-    default: normalise_rows(s, from, to, s->encoder->width / LANES, epsilon, for_gate);
+static void normalise(Session *s, int from, int to, float epsilon, const Gate *gate) {
+    switch (gate ? gate->experts : 0) {
+    case 0: normalise_rows(s, from, to, epsilon, gate, 0); break;
+    case 3: normalise_rows(s, from, to, epsilon, gate, 3); break;
+    case 4: normalise_rows(s, from, to, epsilon, gate, 4); break;
+    case 5: normalise_rows(s, from, to, epsilon, gate, 5); break;
+    default: normalise_rows(s, from, to, epsilon, gate, gate->experts);
     }
 }
 
@@ -167,7 +194,7 @@ static void normalise(Session *s, int from, int to, float epsilon, int for_gate)
    at a time, side by side in the lanes. */
 static void choose(Session *s, Own *own, int layer, int from, int to) {
     const Encoder *e = s->encoder;
-    int experts = e->layers[layer].experts, most = e->most_experts;
+    int experts = e->layers[layer].gate.experts, most = e->most_experts;
     memset(own->count, 0, sizeof own->count);
     for (int row = from; row < to; row += LANES) {
         __mmask16 rows = lanes_before(row, to), taken[MOST_EXPERTS] = {0};
@@ -219,11 +246,9 @@ static Rows gather_rows(Session *s, Own *own, int expert) {
 
 static void mix_experts(Session *s, Own *own, int number, int from, int to) {
     const Layer *layer = &s->encoder->layers[number];
-    product_fp32(&(RowsFp32){s->gate_input, s->encoder->width, NULL}, from, to, &layer->gate, keep_logits,
-                 &(Stage){s, &layer->gate, NULL, NULL});
     choose(s, own, number, from, to);
     memset(s->mix + (long)from * s->hidden_width, 0, (long)(to - from) * s->hidden_width * sizeof(float));
-    for (int i = 0; i < layer->experts; i++) {
+    for (int i = 0; i < layer->gate.experts; i++) {
         Rows chosen = {s->normal, s->element_width, own->chosen[i]};
         if (!READS_BY_INDEX) chosen = gather_rows(s, own, i);
         product(&chosen, 0, own->count[i], &layer->expert[i], add_expert,
@@ -251,6 +276,16 @@ static void attend_part(Session *s, Own *own, int bounded, int part, int tiles) 
 
 /* Before and behind the layers. */
 
+/* A row of a patch without the band's mean. */
+INLINE void centre(const uint16_t *dn, int count, float mean, float *out) {
+    int i = 0;
+    for (; i + 4 <= count; i += 4) {
+        __m128i whole = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(dn + i)));
+        _mm_storeu_ps(out + i, _mm_sub_ps(_mm_cvtepi32_ps(whole), _mm_set1_ps(mean)));
+    }
+    for (; i < count; i++) out[i] = dn[i] - mean;
+}
+
 static void embed(Session *s, int start, int from, int to) {
     const Encoder *e = s->encoder;
     int grid = e->side / e->patch, patches = e->tokens - e->extra, values = e->patches.inputs;
@@ -275,8 +310,8 @@ static void embed(Session *s, int start, int from, int to) {
         const uint16_t *corner = dn + n % patches / grid * e->patch * e->side + n % grid * e->patch;
         float *patch = s->patch + (long)n * values;
         for (int c = 0; c < e->channels; c++)
-            for (int y = 0; y < e->patch; y++)
-                for (int x = 0; x < e->patch; x++) *patch++ = corner[c * area + y * e->side + x] - e->mean[c];
+            for (int y = 0; y < e->patch; y++, patch += e->patch)
+                centre(corner + c * area + y * e->side, e->patch, e->mean[c], patch);
     }
     product_fp32(&(RowsFp32){s->patch, values, NULL}, first, end, &e->patches, place_patches,
                  &(Stage){s, &e->patches, NULL, NULL});
@@ -341,7 +376,7 @@ static void work(void *of, int part) {
         wait_for_all(&s->team.barrier); /* patches and rows of x are shared out differently */
         for (int i = 0; i < e->depth; i++) {
             const Layer *layer = &e->layers[i];
-            normalise(s, from, to, layer->epsilon[0], 0);
+            normalise(s, from, to, layer->epsilon[0], NULL);
             product(&(Rows){s->normal, s->element_width, NULL}, from, to, &layer->qkv, keep_qkv,
                     &(Stage){s, &layer->qkv, NULL, NULL});
             wait_for_all(&s->team.barrier);
@@ -349,7 +384,7 @@ static void work(void *of, int part) {
             wait_for_all(&s->team.barrier);
             product(&(Rows){s->normal, s->element_width, NULL}, from, to, &layer->out, add_to_x,
                     &(Stage){s, &layer->out, NULL, NULL});
-            normalise(s, from, to, layer->epsilon[1], 1);
+            normalise(s, from, to, layer->epsilon[1], &layer->gate);
             mix_experts(s, own, i, from, to);
         }
         wait_for_all(&s->team.barrier);
@@ -376,8 +411,7 @@ static long lay_out(Session *s, int threads, char *at) {
     long rows = (long)s->chunk * e->tokens;
     s->x = piece(&at, rows * e->width * sizeof(float));
     s->normal = piece(&at, (rows + SPARE_ROWS) * s->element_width * sizeof(element));
-    s->gate_input = sizeof(element) == sizeof(float) ? (float *)s->normal : piece(&at, rows * e->width * sizeof(float));
-    s->qkv = piece(&at, rows * s->qkv_width * sizeof(float));
+    s->qkv = piece(&at, (rows + 1) * s->qkv_width * sizeof(element)); /* vectors reach behind a row's end */
     s->mix = piece(&at, rows * s->hidden_width * sizeof(float));
     s->gated = piece(&at, (rows + SPARE_ROWS) * s->hidden_elements * sizeof(element));
     s->logits = piece(&at, (rows + LANES) * LANES * sizeof(float));
@@ -408,8 +442,8 @@ EXPORTED void NAME(landmoe_close)(Session *s) {
 /* A session for one run at a time, in `threads` threads, `chunk` tiles at once. `encoder` has to outlive it.
    NULL where the encoder is larger than the kernels allow, or memory or threads cannot be had. */
 EXPORTED Session *NAME(landmoe_open)(const Encoder *encoder, int chunk, int threads) {
-    if (encoder->head_dim > MOST_DIM || encoder->tokens > MOST_TOKENS || encoder->most_experts > MOST_EXPERTS ||
-        rounded_up(encoder->heads / encoder->groups * encoder->head_dim, LANES) > MOST_COLUMNS)
+    if (encoder->head_dim > MOST_DIM || encoder->head_dim % HEAD_MULTIPLE || encoder->tokens > MOST_TOKENS ||
+        encoder->heads / encoder->groups > MOST_HEADS || encoder->most_experts > MOST_EXPERTS)
         return NULL;
     Session *s = calloc(1, sizeof(Session));
     if (!s) return NULL;

@@ -14,14 +14,22 @@ typedef struct {
     int32_t inputs, outputs;
 } Product;
 
-/* `qkv`: group by group its queries (column by column, of each the heads), its key, its value.
-   `out`: rows in the order of the queries. `gate` is always fp32. `bounded`: no score can be so large that its
+/* Logits of the experts, always in fp32. */
+typedef struct {
+    const float *weight; /* [experts][width] */
+    const float *bias;   /* [experts] */
+    int32_t experts;
+} Gate;
+
+/* `qkv`: group by group its queries, its key, its value. Queries stand in fp32 column by column, of each the heads,
+   in bf16 head by head. `out`: rows in the order of the queries. `bounded`: no score can be so large that its
    exponential has to be taken of the difference to the largest. */
 typedef struct {
     float epsilon[2];
-    int32_t experts, hidden, bounded;
-    Product qkv, out, gate, values, down;
-    const Product *expert;
+    int32_t hidden, bounded;
+    Gate gate;
+    Product qkv, out, values, down;
+    const Product *expert; /* [experts] */
 } Layer;
 
 typedef struct {

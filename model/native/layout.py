@@ -53,9 +53,10 @@ class PackedLayer:
     epsilon: tuple[float, float]
     hidden: int
     bounded: bool
+    gate: Array  # [E, width]
+    gate_bias: Array  # [E]
     qkv: PackedProduct
     out: PackedProduct
-    gate: PackedProduct
     values: PackedProduct
     down: PackedProduct
     experts: tuple[PackedProduct, ...]
@@ -88,18 +89,19 @@ def pack(content: bytes, config: ModelConfig, kernels: Kernels) -> PackedEncoder
     try:
         file = onnx_file.read(content)
         _check(file, config)
-        return _Packer(file, config, _PRODUCTS[kernels]).encoder()
+        return _Packer(file, config, kernels).encoder()
     except (OnnxFileError, KeyError) as error:
         raise LayoutError(f"not an encoder in fp32 as landmoe exports it: {error}") from error
 
 
 class _Packer:
-    def __init__(self, file: OnnxFile, config: ModelConfig, product: Callable[[Array, Array], PackedProduct]):
+    def __init__(self, file: OnnxFile, config: ModelConfig, kernels: Kernels) -> None:
         self._config = config
         self._constants: Mapping[str, Array] = file.constants
         self._epsilon = {node.name: node.floats["epsilon"] for node in file.nodes if "epsilon" in node.floats}
         self._nodes = {node.name for node in file.nodes}
-        self._product = product
+        self._product = _PRODUCTS[kernels]
+        self._by_head = kernels != "fp32"
 
     def encoder(self) -> PackedEncoder:
         cfg = self._config
@@ -125,6 +127,14 @@ class _Packer:
         m = cfg.embed_dim
         d = m // cfg.num_heads
         qkv, qkv_bias = self._linear(f"{name}.qkv", m, (cfg.num_heads + 2 * cfg.num_groups) * d)
+        out, out_bias = self._linear(f"{name}.out", m, m)
+        if self._by_head:
+            order = _heads_first(cfg.num_groups, cfg.num_heads // cfg.num_groups, d)
+            queries_first = np.arange(qkv.shape[1]).reshape(cfg.num_groups, -1)
+            queries_first[:, : order.shape[1]] = np.take_along_axis(queries_first, order, axis=1)
+            qkv, qkv_bias = qkv[:, queries_first.ravel()], qkv_bias[queries_first.ravel()]
+            out = out.reshape(cfg.num_groups, -1, m)[np.arange(cfg.num_groups)[:, None], order].reshape(m, m)
+        gate, gate_bias = self._linear(f"{name}.logits", m, experts)
         wide, wide_bias = self._linear(f"{name}.experts_w", m, experts * hidden)
         each = zip(np.split(wide, experts, axis=1), np.split(wide_bias, experts), strict=True)
         return PackedLayer(
@@ -132,8 +142,9 @@ class _Packer:
             hidden=_up(hidden, LANES),
             bounded=f"{name}.lowered" not in self._nodes,
             qkv=self._product(qkv, qkv_bias),
-            out=self._product(*self._linear(f"{name}.out", m, m)),
-            gate=_fp32(*self._linear(f"{name}.logits", m, experts)),
+            out=self._product(out, out_bias),
+            gate=_widen(gate.T, _up(m, LANES)),
+            gate_bias=np.ascontiguousarray(gate_bias),
             values=self._product(*self._linear(f"{name}.experts_v", m, hidden)),
             down=self._product(*self._linear(f"{name}.experts_out", hidden, m)),
             experts=tuple(self._product(weight, bias) for weight, bias in each),
@@ -157,6 +168,11 @@ def _check(file: OnnxFile, config: ModelConfig) -> None:
                 raise LayoutError(f"layer.{i}.{name} is {found or 'missing'}; expected {operator}")
     if extra := [name for name in operators if name.startswith(f"layer.{config.depth}.")]:
         raise LayoutError(f"{extra[0]} is one layer more than the {config.depth} expected")
+
+
+def _heads_first(groups: int, heads: int, d: int) -> NDArray[np.intp]:
+    """Where the queries' columns of each group stand in the file, head by head: there it is column by column."""
+    return np.tile(np.arange(heads * d).reshape(d, heads).T.ravel(), (groups, 1))
 
 
 def _fp32(weight: Array, bias: Array) -> PackedProduct:

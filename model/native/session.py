@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from model.config import NUM_EXTRA_TOKENS, ModelConfig
 from model.native.layout import Kernels, LayoutError, PackedEncoder, PackedProduct, pack
 
-__all__ = ["OUTPUTS", "KernelsError", "LayoutError", "NativeEncoder", "NativeSession", "kernels", "unusable"]
+__all__ = [
+    "OUTPUTS",
+    "KernelsError",
+    "LayoutError",
+    "NativeEncoder",
+    "NativeSession",
+    "able",
+    "kernels",
+    "unusable",
+]
 
 Numbers = Literal["fp32", "bf16"]
 
@@ -38,10 +47,14 @@ class _Product(Structure):
     _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_int32), ("outputs", c_int32))
 
 
+class _Gate(Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("experts", c_int32))
+
+
 class _Layer(Structure):
     _fields_ = (
-        ("epsilon", c_float * 2), ("experts", c_int32), ("hidden", c_int32), ("bounded", c_int32),
-        ("qkv", _Product), ("out", _Product), ("gate", _Product), ("values", _Product), ("down", _Product),
+        ("epsilon", c_float * 2), ("hidden", c_int32), ("bounded", c_int32), ("gate", _Gate),
+        ("qkv", _Product), ("out", _Product), ("values", _Product), ("down", _Product),
         ("expert", POINTER(_Product)),
     )  # fmt: skip
 
@@ -79,12 +92,20 @@ def kernels(numbers: Numbers) -> Kernels:
     Raises:
         KernelsError: there are none.
     """
-    library = _library(LIBRARY)
-    for name in _KERNELS[numbers]:
-        if getattr(library, f"landmoe_supports_{name}")():
-            return name
+    for name in able(numbers):
+        return name
     needed = {"fp32": "AVX-512", "bf16": "AVX-512 with BF16"}[numbers]
     raise KernelsError(f"this CPU has no {needed}, which landmoe's kernels in {numbers} need")
+
+
+def able(numbers: Numbers) -> tuple[Kernels, ...]:
+    """All that the CPU can run, the fastest first.
+
+    Raises:
+        KernelsError: the package has none.
+    """
+    library = _library(LIBRARY)
+    return tuple(name for name in _KERNELS[numbers] if getattr(library, f"landmoe_supports_{name}")())
 
 
 @functools.cache
@@ -104,7 +125,7 @@ class NativeEncoder:
         content: of the ONNX file in fp32.
         config: of its encoder.
         numbers: to compute in.
-        only: these kernels instead of the fastest; the CPU has to be able to run them.
+        only: these kernels instead of the fastest, of those that the CPU is `able` to run.
 
     Raises:
         KernelsError: there are no kernels for these numbers here.
@@ -188,9 +209,10 @@ def _encoder(packed: PackedEncoder) -> _Encoder:
     layers = (_Layer * cfg.depth)()
     for layer, source in zip(layers, packed.layers, strict=True):
         layer.epsilon[:] = source.epsilon
-        layer.experts, layer.hidden, layer.bounded = len(source.experts), source.hidden, source.bounded
+        layer.hidden, layer.bounded = source.hidden, source.bounded
+        layer.gate = _Gate(source.gate.ctypes.data, source.gate_bias.ctypes.data, len(source.experts))
         layer.expert = (_Product * len(source.experts))(*map(_product, source.experts))
-        for name in ("qkv", "out", "gate", "values", "down"):
+        for name in ("qkv", "out", "values", "down"):
             setattr(layer, name, _product(getattr(source, name)))
     sizes = (
         cfg.in_channels, cfg.image_size, cfg.patch_size, cfg.num_tokens, NUM_EXTRA_TOKENS, cfg.embed_dim,

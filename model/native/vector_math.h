@@ -108,3 +108,22 @@ INLINE void transpose(vec r[LANES]) {
         r[12 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0xDD);
     }
 }
+
+/* The sums of four vectors' lanes, each in the same order. */
+INLINE __m128 sums_of(const vec v[4]) {
+    vec a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    vec b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+    __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+    vec quarters = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+    __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
+
+/* Each of four numbers in all lanes of a vector. */
+INLINE void spread(__m128 four, vec v[4]) {
+    v[0] = _mm512_broadcastss_ps(four);
+    v[1] = _mm512_broadcastss_ps(_mm_permute_ps(four, 0x55));
+    v[2] = _mm512_broadcastss_ps(_mm_permute_ps(four, 0xAA));
+    v[3] = _mm512_broadcastss_ps(_mm_permute_ps(four, 0xFF));
+}
