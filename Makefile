@@ -4,7 +4,15 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve install test check format docs bench lock clean
+# The kernels want a C compiler. Where the machine has none, one is borrowed from PyPI for the moment.
+ANY_COMPILER = command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null
+define install-landmoe
+$(ANY_COMPILER) || $(1) $(PIP) install --no-deps --require-hashes -r locks/compiler.txt
+$(1) $(PIP) install --no-deps --no-build-isolation -e .
+$(ANY_COMPILER) || $(1) $(PIP) uninstall --yes ziglang
+endef
+
+.PHONY: serve install kernels test check format docs bench lock clean
 
 serve: .venv-serve/.ready
 	.venv-serve/bin/landmoe serve --host $(HOST) --port $(PORT)
@@ -14,7 +22,7 @@ serve: .venv-serve/.ready
 	@echo "Preparing .venv-serve (once) ..."
 	$(PYTHON) -m venv --clear .venv-serve
 	.venv-serve/bin/python $(PIP) install --no-deps -r locks/serve-cpu.txt
-	.venv-serve/bin/python $(PIP) install --no-deps --no-build-isolation -e .
+	$(call install-landmoe,.venv-serve/bin/python)
 	touch $@
 
 install: .venv/.ready
@@ -25,7 +33,7 @@ install: .venv/.ready
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python $(PIP) install --no-deps -r locks/dev.txt
 	.venv/bin/python $(PIP) install -r locks/torch.txt
-	.venv/bin/python $(PIP) install --no-deps --no-build-isolation -e .
+	$(call install-landmoe,.venv/bin/python)
 	touch $@
 
 # Training in a process of its own: not beside the runtimes and threads that the service's tests have loaded.
@@ -41,6 +49,10 @@ check: install
 format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+# Again, after a change of their sources.
+kernels: install
+	.venv/bin/python -m model.native.build
 
 # What follows from the settings class: their tables in docs/, .env.example and docker/.
 docs: install
@@ -66,6 +78,8 @@ lock:
 	$(COMPILE) --extra gpu -o locks/serve-gpu.txt
 	$(COMPILE) --extra cpu --extra train --no-emit-package torch -o locks/train.txt
 	$(COMPILE) --extra cpu --extra openvino --extra train --extra otel --extra dev --no-emit-package torch -o locks/dev.txt
+	uv pip compile locks/compiler.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate --quiet -o locks/compiler.txt
 
 clean:
 	rm -rf .venv .venv-serve build dist

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from model import openvino_session
 from model.bundle import Bundle
 from model.deviation import MIN_COSINE, cosine
+from model.native import session as native
+from model.native.session import NativeEncoder, NativeSession
 from model.openvino_session import OpenVinoSession
 from model.parity import PROVIDER
 from training import linear, metrics, tasks
@@ -65,11 +67,16 @@ def compare(
         EvaluationError: bf16 cannot be had here.
         PackError: the data cannot be read.
     """
-    if reason := openvino_session.unusable():
-        raise EvaluationError(f"precision 'fast' on this CPU: {reason}")
     content = bundle.encoder_path().read_bytes()
-    encoders = Exact(content), OpenVinoSession(content, threads=threads, streams=1, fixed=BATCH)
-    return compare_encoders(*encoders, read(data, bundle.preprocessing, splits))
+    fast: Runs
+    if (without := native.unusable("bf16")) is None:
+        encoder = NativeEncoder(content, bundle.config, "bf16")
+        fast = NativeSession(encoder, chunk=BATCH, threads=threads)
+    elif (reason := openvino_session.unusable()) is None:
+        fast = OpenVinoSession(content, threads=threads, streams=1, fixed=BATCH)
+    else:
+        raise EvaluationError(f"precision 'fast' on this CPU: {without}, and {reason}")
+    return compare_encoders(Exact(content), fast, read(data, bundle.preprocessing, splits))
 
 
 def compare_encoders(exact: Runs, fast: Runs, tiles: Tiles) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class _Packer:
         return PackedEncoder(
             config=cfg,
             width=width,
-            mean=np.ascontiguousarray(mean),
+            mean=mean.copy(),
             placed=_widen(placed, width),
             metadata=_widen(metadata, width),
             patches=_fp32(self._constant("patches.weight", values, m), np.zeros(m, np.float32)),
@@ -144,7 +144,7 @@ class _Packer:
             qkv=self._product(qkv, qkv_bias),
             out=self._product(out, out_bias),
             gate=_widen(gate.T, _up(m, LANES)),
-            gate_bias=np.ascontiguousarray(gate_bias),
+            gate_bias=gate_bias.copy(),  # out of the file, where numbers stand at any byte
             values=self._product(*self._linear(f"{name}.experts_v", m, hidden)),
             down=self._product(*self._linear(f"{name}.experts_out", hidden, m)),
             experts=tuple(self._product(weight, bias) for weight, bias in each),
@@ -171,7 +171,7 @@ def _check(file: OnnxFile, config: ModelConfig) -> None:
 
 
 def _heads_first(groups: int, heads: int, d: int) -> NDArray[np.intp]:
-    """Where the queries' columns of each group stand in the file, head by head: there it is column by column."""
+    """Where a group's queries stand in the file, head by head: there they stand column by column."""
     return np.tile(np.arange(heads * d).reshape(d, heads).T.ravel(), (groups, 1))
 
 

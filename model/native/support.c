@@ -1,5 +1,4 @@
 /* Which of the kernels this CPU, and the system on it, can run. Compiled for any x86-64. */
-#define _GNU_SOURCE
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>

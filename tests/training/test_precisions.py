@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model import bundle as bundles
 from model import openvino_session
 from model.config import Preprocessing
+from model.native import session as native
 from training import precisions
 from training.heldout import EvaluationError, Tiles
 from training.precisions import COMPARED, Exact, compare, compare_encoders, lines
@@ -95,6 +96,7 @@ def test_the_exact_encoder_is_that_of_the_bundle() -> None:
 
 
 def test_without_bf16_it_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "unusable", lambda numbers: f"no kernels in {numbers}")
     monkeypatch.setattr(openvino_session, "unusable", lambda: "no such instructions")
-    with pytest.raises(EvaluationError, match="'fast' on this CPU: no such instructions"):
+    with pytest.raises(EvaluationError, match="'fast' on this CPU: no kernels in bf16, and no such"):
         compare(bundles.load(), tmp_path)
