@@ -16,7 +16,8 @@ Record = Mapping[str, Any]
 Point = tuple[float, Sequence[float]]  # x; median, lowest, highest
 
 _COLOURS = {
-    "exact": BLUE, "fast": GREEN, "torch loop": RED, "torch dense": ORANGE, "naive onnx": PURPLE,
+    "exact": BLUE, "exact, onnxruntime": SKY, "fast": GREEN,
+    "torch loop": RED, "torch dense": ORANGE, "naive onnx": PURPLE,
     "landmoe": BLUE, "plain FastAPI": RED, "LitServe": ORANGE, "empty route": GREY,
 }  # fmt: skip
 

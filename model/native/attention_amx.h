@@ -1,7 +1,7 @@
 /* Grouped-query attention in bf16, in the registers of AMX.
 
-   These are loaded from memory, and wait for what is still on its way there. So the queries of all steps are laid
-   out before the first, and a step is finished behind the next one's scores. */
+   These are loaded from memory, and wait for what is still on its way there. So the queries of all steps are
+   laid out before the first, and a step is finished behind the next one's scores. */
 #pragma once
 
 #include <string.h>
@@ -12,8 +12,9 @@
 /* What a thread keeps while it works on a group; zero where it is padding. For 105 tokens most of it fits the
    first cache. */
 typedef struct {
-    element keys[MOST_TOKENS + WIDE][WIDE] __attribute__((aligned(64)));             /* [tokens][head_dim] */
-    element values[MOST_TOKENS / WIDE][2 * TILE][WIDE] __attribute__((aligned(64))); /* [tokens / 32][head_dim][32] */
+    element keys[MOST_TOKENS + WIDE][WIDE] __attribute__((aligned(64))); /* [tokens][head_dim] */
+    element values[MOST_TOKENS / WIDE][2 * TILE][WIDE]
+        __attribute__((aligned(64))); /* [tokens / 32][head_dim][32] */
     float scores[MOST_TOKENS + WIDE][2][LANES] __attribute__((aligned(64)));
     float sums[2 * TILE][2][LANES] __attribute__((aligned(64)));
     int32_t asked[MOST_TOKENS / LANES][MOST_HEADS][TILE][LANES] __attribute__((aligned(64)));
@@ -29,12 +30,14 @@ static void gather_group(AttentionSpace *space, const element *keys, long stride
     for (int n = 0; n < tokens; n += LANES) {
         vec rows[LANES];
         for (int i = 0; i < LANES; i++)
-            rows[i] = n + i < tokens ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(units, keys + (n + i) * stride + d))
-                                     : _mm512_setzero_ps();
+            rows[i] = n + i < tokens
+                          ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(units, keys + (n + i) * stride + d))
+                          : _mm512_setzero_ps();
         transpose(rows);
         for (int u = 0; u < d / 2; u++) {
             __m512i pair = _mm512_castps_si512(rows[u]);
-            _mm256_store_si256((__m256i *)(space->values[n / WIDE][2 * u] + n % WIDE), _mm512_cvtepi32_epi16(pair));
+            _mm256_store_si256((__m256i *)(space->values[n / WIDE][2 * u] + n % WIDE),
+                               _mm512_cvtepi32_epi16(pair));
             _mm256_store_si256((__m256i *)(space->values[n / WIDE][2 * u + 1] + n % WIDE),
                                _mm512_cvtepi32_epi16(_mm512_srli_epi32(pair, 16)));
         }
@@ -87,8 +90,8 @@ static void add_values(AttentionSpace *space, int tokens, int d) {
 }
 
 /* What the tokens `from` to `to` find. qkv, out: the tile's, at the group's first column. */
-static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const element *qkv, long stride, int from,
-                   int to, element *out, long out_stride) {
+static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const element *qkv,
+                   long stride, int from, int to, element *out, long out_stride) {
     int heads = encoder->heads / encoder->groups, d = encoder->head_dim, tokens = encoder->tokens;
     int rounds = (heads + 1) / 2, steps = (to - from + LANES - 1) / LANES * rounds;
     gather_group(space, qkv + heads * d, stride, tokens, d);
@@ -100,8 +103,8 @@ static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, c
         int r = step % rounds * 2, head[2] = {r, r + 1 < heads ? r + 1 : r};
         if (step < steps) score(space, space->asked[step / rounds], head, tokens);
         for (int i = 0; i < 2 && step; i++)
-            answer(space->sums[0][i], 2 * LANES, share[i], from + (step - 1) / rounds * LANES, tokens, d, out + last[i] * d,
-                   out_stride);
+            answer(space->sums[0][i], 2 * LANES, share[i], from + (step - 1) / rounds * LANES, tokens, d,
+                   out + last[i] * d, out_stride);
         if (step < steps) {
             weigh(space->scores, tokens, bounded, share);
             add_values(space, tokens, d);

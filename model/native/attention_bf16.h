@@ -83,8 +83,8 @@ static void add_values(AttentionSpace *space, int tokens, int d) {
 }
 
 /* What the tokens `from` to `to` find. qkv, out: the tile's, at the group's first column. */
-static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const element *qkv, long stride, int from,
-                   int to, element *out, long out_stride) {
+static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const element *qkv,
+                   long stride, int from, int to, element *out, long out_stride) {
     int heads = encoder->heads / encoder->groups, d = encoder->head_dim, tokens = encoder->tokens;
     gather_group(space, qkv + heads * d, stride, tokens, d);
     for (int token = from; token < to; token += LANES)
@@ -96,6 +96,7 @@ static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, c
             weigh(space->scores, tokens, bounded, share);
             add_values(space, tokens, d);
             for (int i = 0; i < 2; i++)
-                answer(space->sums[0][i], 2 * LANES, share[i], token, tokens, d, out + head[i] * d, out_stride);
+                answer(space->sums[0][i], 2 * LANES, share[i], token, tokens, d, out + head[i] * d,
+                       out_stride);
         }
 }

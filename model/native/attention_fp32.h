@@ -13,7 +13,7 @@
 
 #define KEYS 7 /* scores of so many keys at a time */
 #define HEAD_MULTIPLE 1
-#define MOST_DIM 64 /* of a head; what is larger is refused when a session is opened */
+#define MOST_DIM 64  /* of a head; what is larger is refused when a session is opened */
 #define MOST_HEADS 8 /* of a group */
 #define MOST_COLUMNS (MOST_HEADS * MOST_DIM)
 #define MOST_TOKENS 512
@@ -78,8 +78,8 @@ static void weigh(AttentionSpace *space, int tokens, int bounded, vec share[2]) 
 }
 
 /* Numbers `from` to `from + dims` of the weighted values; `dims` is a constant where this is inlined. */
-INLINE void add_values(AttentionSpace *space, int tokens, int d, int from, int dims, int heads, const int head[2],
-                       const vec share[2]) {
+INLINE void add_values(AttentionSpace *space, int tokens, int d, int from, int dims, int heads,
+                       const int head[2], const vec share[2]) {
     vec sum[9][2];
 #pragma GCC unroll 9
     for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
@@ -100,7 +100,8 @@ INLINE void add_values(AttentionSpace *space, int tokens, int d, int from, int d
     }
 }
 
-static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, const int head[2], int bounded) {
+static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, const int head[2],
+                         int bounded) {
     vec share[2];
     score(space, tokens, d, heads, head);
     weigh(space, tokens, bounded, share);
@@ -114,7 +115,8 @@ static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, co
 }
 
 /* Sixteen queries from `token` on into columns; those behind the last repeat it. */
-static void turn_queries(const Encoder *encoder, const float *qkv, long stride, int token, float (*queries)[LANES]) {
+static void turn_queries(const Encoder *encoder, const float *qkv, long stride, int token,
+                         float (*queries)[LANES]) {
     int columns = encoder->heads / encoder->groups * encoder->head_dim;
     for (int column = 0; column < columns; column += LANES) {
         vec rows[LANES];
@@ -135,13 +137,14 @@ static void turn_back(const Encoder *encoder, float (*result)[LANES], int token,
         for (int i = 0; i < LANES; i++) rows[i] = _mm512_load_ps(result[column + i]);
         transpose(rows);
         for (int i = 0; i < LANES && token + i < encoder->tokens; i++)
-            _mm512_mask_storeu_ps(out + (token + i) * stride + column, lanes_before(column, columns), rows[i]);
+            _mm512_mask_storeu_ps(out + (token + i) * stride + column, lanes_before(column, columns),
+                                  rows[i]);
     }
 }
 
 /* What the tokens `from` to `to` find. qkv, out: the tile's, at the group's first column. */
-static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const float *qkv, long stride, int from,
-                   int to, float *out, long out_stride) {
+static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, const float *qkv, long stride,
+                   int from, int to, float *out, long out_stride) {
     int heads = encoder->heads / encoder->groups;
     gather_group(space, encoder, qkv, stride);
     for (int token = from; token < to; token += LANES) {

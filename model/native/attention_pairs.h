@@ -1,7 +1,8 @@
 /* Attention in bf16, what is not a product of it: exponentials and sums are fp32.
 
-   Products take two bf16 numbers at once, so numbers of a head stand in pairs: of one query or key next to each
-   other, of values and weights those of two tokens. As in fp32, sixteen queries stand side by side in the lanes. */
+   Products take two bf16 numbers at once, so numbers of a head stand in pairs: of one query or key next to
+   each other, of values and weights those of two tokens. As in fp32, sixteen queries stand side by side in
+   the lanes. */
 #pragma once
 
 #include "elements_bf16.h"
@@ -9,7 +10,7 @@
 #include "scores.h"
 
 #define HEAD_MULTIPLE 2
-#define MOST_DIM 32 /* of a head; what is larger is refused when a session is opened */
+#define MOST_DIM 32  /* of a head; what is larger is refused when a session is opened */
 #define MOST_HEADS 8 /* of a group */
 #define MOST_TOKENS 512
 
@@ -24,8 +25,8 @@ static void ask(const element *queries, long stride, int token, int tokens, int 
     for (int u = 0; u < d / 2; u++) _mm512_store_si512(asked[u], _mm512_castps_si512(rows[u]));
 }
 
-/* Scores of two heads into weights, those of two tokens as a pair where the first one's score stood; and what a
-   query's weights have to be multiplied with to add up to 1. */
+/* Scores of two heads into weights, those of two tokens as a pair where the first one's score stood; and what
+   a query's weights have to be multiplied with to add up to 1. */
 INLINE void weigh(float (*scores)[2][LANES], int tokens, int bounded, vec share[2]) {
     vec total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     if (!bounded) lower_scores(scores, tokens);
@@ -60,5 +61,6 @@ static void answer(const float *sums, long stride, vec share, int token, int tok
     for (int u = d / 2; u < LANES; u++) rows[u] = _mm512_setzero_ps();
     transpose(rows);
     for (int i = 0; i < LANES && token + i < tokens; i++)
-        _mm512_mask_storeu_epi32(out + (token + i) * out_stride, lanes_before(0, d / 2), _mm512_castps_si512(rows[i]));
+        _mm512_mask_storeu_epi32(out + (token + i) * out_stride, lanes_before(0, d / 2),
+                                 _mm512_castps_si512(rows[i]));
 }

@@ -18,10 +18,12 @@ INLINE void store_elements(element *at, vec values, __mmask16 lanes) {
     _mm256_mask_storeu_epi16(at, lanes, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-INLINE void store_whole(element *at, vec values) { _mm256_storeu_si256((__m256i *)at, (__m256i)_mm512_cvtneps_pbh(values)); }
+INLINE void store_whole(element *at, vec values) {
+    _mm256_storeu_si256((__m256i *)at, (__m256i)_mm512_cvtneps_pbh(values));
+}
 
-/* In each lane a pair: of `first` in the lower half, of `second` in the upper; rounded to nearest, of ties away
-   from zero, which takes less than the instruction. */
+/* In each lane a pair: of `first` in the lower half, of `second` in the upper; rounded to nearest, of ties
+   away from zero, which takes less than the instruction. */
 INLINE __m512i pairs(vec first, vec second) {
     const __m512i half = _mm512_set1_epi32(0x8000);
     __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(first), half), 16);

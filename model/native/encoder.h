@@ -1,7 +1,7 @@
 /* The fused encoder (model/fused.py) as the kernels see it, and what a library of them offers.
 
-   Rows are tokens. Widths (`inputs`, `outputs`, `width`, `hidden`) are padded with zeros to the multiples that
-   the numbers ask for; `landmoe_layout` says which. Structures are filled by model/native_session.py. */
+   Rows are tokens. Widths (`inputs`, `outputs`, `width`, `hidden`) are padded with zeros to the multiples
+   that the numbers ask for; `landmoe_layout` says which. Structures are filled by model/native_session.py. */
 #pragma once
 
 #include <stdint.h>
@@ -21,9 +21,9 @@ typedef struct {
     int32_t experts;
 } Gate;
 
-/* `qkv`: group by group its queries, its key, its value. Queries stand in fp32 column by column, of each the heads,
-   in bf16 head by head. `out`: rows in the order of the queries. `bounded`: no score can be so large that its
-   exponential has to be taken of the difference to the largest. */
+/* `qkv`: group by group its queries, its key, its value. Queries stand in fp32 column by column, of each the
+   heads, in bf16 head by head. `out`: rows in the order of the queries. `bounded`: no score can be so large
+   that its exponential has to be taken of the difference to the largest. */
 typedef struct {
     float epsilon[2];
     int32_t hidden, bounded;
@@ -47,8 +47,9 @@ typedef struct {
 
 /* What is wanted of a run; NULL where it is not. [tiles] of each. */
 typedef struct {
-    float *mean, *cls, *patch_mean, *patch_mean_std, *tokens; /* [dim], [dim], [dim], [2 dim], [tokens][dim] */
-    float *routing;                                           /* [depth][most_experts] */
+    float *mean, *cls, *patch_mean, *patch_mean_std,
+        *tokens;    /* [dim], [dim], [dim], [2 dim], [tokens][dim] */
+    float *routing; /* [depth][most_experts] */
 } Outputs;
 
 typedef struct Session Session;

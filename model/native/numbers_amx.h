@@ -56,8 +56,8 @@ INLINE void block_amx(const element *rows, long stride, int inputs, const elemen
     if (tall && wide) _tile_stored(3, block + TILE * 2 * TILE + TILE, 2 * 64);
 }
 
-static void multiply_amx(const Rows *rows, int first, int count, int inputs, const element *panel, int columns,
-                         float *block) {
+static void multiply_amx(const Rows *rows, int first, int count, int inputs, const element *panel,
+                         int columns, float *block) {
     const element *row = rows->base + first * rows->stride;
     if (count > TILE && columns > TILE)
         block_amx(row, rows->stride, inputs, panel, 1, 1, block);
@@ -69,15 +69,16 @@ static void multiply_amx(const Rows *rows, int first, int count, int inputs, con
         block_amx(row, rows->stride, inputs, panel, 0, 0, block);
 }
 
-/* Rows up to the next sixteen behind the last are multiplied too, and left out. Rows that have been read meet two
-   panels before others replace them in the first cache. */
+/* Rows up to the next sixteen behind the last are multiplied too, and left out. Rows that have been read meet
+   two panels before others replace them in the first cache. */
 INLINE void product(const Rows *rows, int from, int to, const Product *product, Epilogue epilogue,
                     const Stage *stage) {
     float block[2 * TILE * 2 * TILE] __attribute__((aligned(64)));
     for (int start = 0; start < product->outputs; start += 4 * TILE)
         for (int first = from; first < to; first += 2 * TILE) {
             int count = to - first < 2 * TILE ? to - first : 2 * TILE;
-            for (int column = start; column < product->outputs && column < start + 4 * TILE; column += 2 * TILE) {
+            for (int column = start; column < product->outputs && column < start + 4 * TILE;
+                 column += 2 * TILE) {
                 const element *panel = (const element *)product->weight + (long)column * product->inputs;
                 int columns = product->outputs - column < 2 * TILE ? TILE : 2 * TILE;
                 multiply_amx(rows, first, count, product->inputs, panel, columns, block);

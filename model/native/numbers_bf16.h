@@ -10,7 +10,8 @@
 #define READS_BY_INDEX 1
 #define NAME(function) function##_bf16
 
-INLINE void block_bf16(const element *const row[ROWS], int inputs, const element *panel, int vectors, float *block) {
+INLINE void block_bf16(const element *const row[ROWS], int inputs, const element *panel, int vectors,
+                       float *block) {
     vec sum[ROWS][3];
 #pragma GCC unroll 7
     for (int i = 0; i < ROWS; i++)
@@ -36,8 +37,8 @@ INLINE void block_bf16(const element *const row[ROWS], int inputs, const element
         for (int v = 0; v < vectors; v++) _mm512_store_ps(block + i * PANEL + v * LANES, sum[i][v]);
 }
 
-static void multiply_bf16(const Rows *rows, int first, int count, int inputs, const element *panel, int columns,
-                          float *block) {
+static void multiply_bf16(const Rows *rows, int first, int count, int inputs, const element *panel,
+                          int columns, float *block) {
     const element *row[ROWS];
     for (int i = 0; i < ROWS; i++) {
         int r = first + (i < count ? i : count - 1);

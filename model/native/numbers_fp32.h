@@ -9,7 +9,9 @@ typedef RowsFp32 Rows;
 #define READS_BY_INDEX 1
 #define NAME(function) function##_fp32
 
-INLINE void store_elements(element *at, vec values, __mmask16 lanes) { _mm512_mask_storeu_ps(at, lanes, values); }
+INLINE void store_elements(element *at, vec values, __mmask16 lanes) {
+    _mm512_mask_storeu_ps(at, lanes, values);
+}
 
 INLINE void store_whole(element *at, vec values) { _mm512_storeu_ps(at, values); }
 

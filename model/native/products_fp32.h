@@ -18,13 +18,15 @@ typedef struct {
     const int32_t *index;
 } RowsFp32;
 
-/* What becomes of a block of a product: rows `first` to `first + count`, `columns` columns from `column` on. */
+/* What becomes of a block of a product: rows `first` to `first + count`, `columns` columns from `column` on.
+ */
 typedef struct Stage Stage;
 typedef void Epilogue(const Stage *stage, int first, int count, int column, int columns, const float *block,
                       long stride);
 
 /* block[ROWS][PANEL] = rows @ panel; `vectors` is a constant where this is inlined. */
-INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *panel, int vectors, float *block) {
+INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *panel, int vectors,
+                       float *block) {
     vec sum[ROWS][3];
 #pragma GCC unroll 7
     for (int i = 0; i < ROWS; i++)
@@ -47,8 +49,8 @@ INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *pa
         for (int v = 0; v < vectors; v++) _mm512_store_ps(block + i * PANEL + v * LANES, sum[i][v]);
 }
 
-static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel, int columns,
-                          float *block) {
+static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel,
+                          int columns, float *block) {
     const float *row[ROWS];
     for (int i = 0; i < ROWS; i++) {
         int r = first + (i < count ? i : count - 1); /* what is missing repeats the last one */

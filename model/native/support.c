@@ -6,7 +6,8 @@
 #define EXPORTED __attribute__((visibility("default")))
 #define AMX_BF16 (1u << 22) /* of CPUID leaf 7, EDX */
 #define AMX_TILE (1u << 24)
-/* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of the Linux kernel: a process has to ask for these registers once. */
+/* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of the Linux kernel: a process has to ask for these registers
+ * once. */
 #define REQUEST_PERMISSION 0x1023
 #define XTILEDATA 18
 
@@ -15,10 +16,13 @@ EXPORTED int landmoe_supports_fp32(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
 }
 
-EXPORTED int landmoe_supports_bf16(void) { return landmoe_supports_fp32() && __builtin_cpu_supports("avx512bf16"); }
+EXPORTED int landmoe_supports_bf16(void) {
+    return landmoe_supports_fp32() && __builtin_cpu_supports("avx512bf16");
+}
 
 EXPORTED int landmoe_supports_amx(void) {
     unsigned a, b, c, d = 0;

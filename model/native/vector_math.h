@@ -17,9 +17,9 @@ INLINE __mmask16 lanes_before(int start, int end) {
     return left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
 }
 
-/* e^x for |x| < 87 or so: x = n ln 2 + r with |r| <= ln 2 / 2. Adding MAGIC leaves n in the lowest bits, which
-   shifted to the exponent's place multiply with 2^n. The polynomials of e^r have the least largest relative
-   error (found by weighted least squares). */
+/* e^x for |x| < 87 or so: x = n ln 2 + r with |r| <= ln 2 / 2. Adding MAGIC leaves n in the lowest bits,
+   which shifted to the exponent's place multiply with 2^n. The polynomials of e^r have the least largest
+   relative error (found by weighted least squares). */
 #define MAGIC 0x1.8p23f
 
 INLINE vec times_power(vec p, vec shifted) {
@@ -31,8 +31,8 @@ INLINE vec times_power(vec p, vec shifted) {
 INLINE vec bounded_exponential(vec x) {
     vec shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), _mm512_set1_ps(MAGIC));
     vec n = _mm512_sub_ps(shifted, _mm512_set1_ps(MAGIC));
-    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62ep-1f), x);  /* the first digits of ln 2 ... */
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.0bfbe8p-15f), r);  /* ... and the others */
+    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62ep-1f), x); /* the first digits of ln 2 ... */
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.0bfbe8p-15f), r); /* ... and the others */
     vec p = _mm512_set1_ps(0x1.6a2434p-10f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.1239e2p-7f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5558f2p-5f));
@@ -92,7 +92,8 @@ INLINE void transpose(vec r[LANES]) {
         r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
-    /* r[4 i + j] now has column j of the rows 4 i .. 4 i + 3 in its first quarter, column 4 + j in its second ... */
+    /* r[4 i + j] now has column j of the rows 4 i .. 4 i + 3 in its first quarter, column 4 + j in its second
+     * ... */
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
         t[j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);

@@ -24,12 +24,13 @@ Batch = tuple[NDArray[np.uint16], NDArray[np.float32]]
 Embed = Callable[[NDArray[np.uint16], NDArray[np.float32]], NDArray[np.float32]]
 """Tiles uint16 (B, 7, 40, 40) and encodings float32 (B, 4, 2) to the mean over all tokens, float32 (B, m)."""
 
+EXACT_ONNX = "exact, onnxruntime"  # ours without the kernels
 LOOP, DENSE, NAIVE_ONNX = "torch loop", "torch dense", "naive onnx"
 _NEEDS_TORCH = "torch is not installed; pip install 'landmoe[train]'"
 
 
 def ours(settings: Settings) -> tuple[dict[str, Embed], dict[str, Engine], dict[str, str]]:
-    """Our engine, `exact` and `fast`.
+    """Our engine, `exact` and `fast`, and where kernels compute exact, without them too.
 
     Returns:
         How each embeds a batch, the engines themselves, and why those that are missing are.
@@ -39,6 +40,9 @@ def ours(settings: Settings) -> tuple[dict[str, Embed], dict[str, Engine], dict[
     """
     engines: dict[str, Engine] = {"exact": make_engine(settings.model_copy(update={"precision": "exact"}))}
     absent = {}
+    if engines["exact"].runtime == "kernels":
+        without = settings.model_copy(update={"precision": "exact", "kernels": False})
+        engines[EXACT_ONNX] = make_engine(without)
     try:
         engines["fast"] = make_engine(settings.model_copy(update={"precision": "fast"}))
     except (BundleError, EngineError) as error:

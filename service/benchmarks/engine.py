@@ -71,6 +71,7 @@ def run(
     asked = {
         "bundle": engines["exact"].bundle.name,
         "precisions": {name: engine.precision for name, engine in engines.items()},
+        "runtimes": {name: engine.runtime for name, engine in engines.items()},
         "provider": engines["exact"].provider,
         "threads": threads,
         "seconds": seconds,
@@ -148,5 +149,5 @@ def _add_ratios(each: Round) -> None:
         name, batch = dict(what).values()
         for figure, other in (("times_loop", contenders.LOOP), ("times_exact", "exact")):
             against = each.get(of(contender=other, batch=batch))
-            if against is not None and (figure == "times_loop" or name == "fast"):
+            if against is not None and (figure == "times_loop" or name in ("fast", contenders.EXACT_ONNX)):
                 figures[figure] = figures["tiles_per_s"] / against["tiles_per_s"]

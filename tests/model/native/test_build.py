@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from model.native import build
+from model.native import session as native
 from model.native.build import KernelsError, compile_library
 
 ROOT = Path(__file__).parents[3]
@@ -77,3 +79,39 @@ def test_a_wheel_without_a_compiler(tmp_path: Path, required: bool) -> None:
         assert not done.returncode, said
         assert "built without kernels, ONNX Runtime will compute: no C compiler" in said
         assert [path.name for path in tmp_path.glob("*.whl")] == ["landmoe-0.1.0-py3-none-any.whl"]
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.skipif(native.unusable("fp32") is not None, reason=f"{native.unusable('fp32')}")
+def test_no_kernel_leaves_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under AddressSanitizer and UndefinedBehaviorSanitizer, in a process that has them from its start."""
+    sanitizers = [_library_of("libasan.so"), _library_of("libubsan.so")]
+    flags = [flag for flag in build._FLAGS if flag != "-O3"]
+    checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    monkeypatch.setattr(build, "_FLAGS", [*flags, *checks])
+    # The linker wants to know of them too, and is called without these flags.
+    monkeypatch.setenv("CC", "gcc -fsanitize=address,undefined")
+    library = tmp_path / "kernels.so"
+    compile_library(library)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model.native.every_kernel", str(library)],
+        cwd=ROOT,
+        env=os.environ | {"LD_PRELOAD": " ".join(sanitizers), "ASAN_OPTIONS": "detect_leaks=0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
+    assert "runtime error" not in done.stderr
+    assert "kernels ran" in done.stdout
+
+
+def _library_of(name: str) -> str:
+    if not shutil.which("gcc"):
+        pytest.skip("the sanitizers are those of gcc")
+    found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    path = found.stdout.strip()
+    if path == name:  # as it is printed where there is none
+        pytest.skip(f"gcc has no {name}")
+    return path

@@ -22,8 +22,10 @@ def test_plain_fastapi_embeds_as_the_service_does() -> None:
     with TestClient(create_app(Settings(engine_threads=1))) as service:
         ours = service.post("/embed", files=parts).json()
     expected = [item["embedding"] for item in ours["data"]]
-    np.testing.assert_allclose([item["embedding"] for item in several["data"]], expected, atol=1e-6)
-    assert one["data"] == [{"embedding": pytest.approx(expected[0], abs=1e-6)}]
+    np.testing.assert_allclose(
+        [item["embedding"] for item in several["data"]], expected, atol=1e-5
+    )  # sums in another order
+    assert one["data"] == [{"embedding": pytest.approx(expected[0], abs=1e-5)}]
 
 
 def test_the_empty_route_takes_a_body() -> None:
