@@ -102,6 +102,8 @@ def create_app(
                 version=bundle.version,
                 digest=bundle.digest,
                 trained=bundle.trained,
+                precision=running.precision,
+                runtime=running.runtime,
             )
             yield
         finally:  # also of a start that failed half-way, or was cancelled

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from model import bundle
+from model.native import session as native
 from model.probe import LinearProbe
 from tests.integration.compose import ROOT, Stack, free_port, inspect, run, unavailable, wait_until
 from tests.integration.load import NO_CACHE, Load
@@ -148,6 +149,11 @@ def test_the_container_may_do_little(stack: Stack) -> None:
 
 def test_settings_arrive(client: httpx.Client) -> None:
     assert client.get("/model").json()["limits"]["max_tiles"] == MAX_TILES
+
+
+@pytest.mark.skipif(native.unusable("fp32") is not None, reason=f"{native.unusable('fp32')}")
+def test_the_image_has_the_kernels(client: httpx.Client) -> None:
+    assert client.get("/model").json()["runtime"] == "kernels"
 
 
 def test_a_tile_is_embedded_and_kept_in_redis(client: httpx.Client, stack: Stack, tiles: list[bytes]) -> None:
