@@ -1,32 +1,41 @@
-/* Which of the kernels this CPU, and the system on it, can run. Compiled for any x86-64. */
+/* Which of the kernels this CPU, and the system on it, can run. Compiled for any x86-64.
+
+   Asked of CPUID itself (Intel's manual, volume 2A), since not every compiler's own question comes with an
+   answer. */
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
-#define AMX_BF16 (1u << 22) /* of CPUID leaf 7, EDX */
-#define AMX_TILE (1u << 24)
-/* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of the Linux kernel: a process has to ask for these registers
- * once. */
-#define REQUEST_PERMISSION 0x1023
-#define XTILEDATA 18
+#define BIT(n) (1u << (n))
 
-/* __builtin_cpu_supports also asks whether the system saves the registers. */
+/* Leaf 1, ECX: FMA, POPCNT, and that the system switches extended registers. */
+#define BASE (BIT(12) | BIT(23) | BIT(27))
+/* Leaf 7, EBX: BMI1, AVX2, BMI2, AVX-512 F, DQ, CD, BW, VL. */
+#define AVX512 (BIT(3) | BIT(5) | BIT(8) | BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))
+#define AVX512_BF16 BIT(5)        /* leaf 7.1, EAX */
+#define AMX (BIT(22) | BIT(24))   /* leaf 7, EDX: BF16, TILE */
+#define SAVED_REGISTERS 0xE6u     /* XCR0: SSE, AVX, and the three parts of AVX-512 */
+#define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM of the Linux kernel: a process has to ask once ...  \
+                                   */
+#define XTILEDATA 18              /* ... for the registers of AMX */
+
+static int has(unsigned leaf, unsigned subleaf, int place, unsigned bits) {
+    unsigned found[4] = {0};
+    if (!__get_cpuid_count(leaf, subleaf, &found[0], &found[1], &found[2], &found[3])) return 0;
+    return (found[place] & bits) == bits;
+}
+
 EXPORTED int landmoe_supports_fp32(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("bmi2");
+    unsigned low, high;
+    if (!has(1, 0, 2, BASE) || !has(7, 0, 1, AVX512)) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & SAVED_REGISTERS) == SAVED_REGISTERS;
 }
 
-EXPORTED int landmoe_supports_bf16(void) {
-    return landmoe_supports_fp32() && __builtin_cpu_supports("avx512bf16");
-}
+EXPORTED int landmoe_supports_bf16(void) { return landmoe_supports_fp32() && has(7, 1, 0, AVX512_BF16); }
 
 EXPORTED int landmoe_supports_amx(void) {
-    unsigned a, b, c, d = 0;
-    if (!landmoe_supports_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    if (!(d & AMX_BF16) || !(d & AMX_TILE)) return 0;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, XTILEDATA) == 0;
+    return landmoe_supports_bf16() && has(7, 0, 3, AMX) &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, XTILEDATA) == 0;
 }
