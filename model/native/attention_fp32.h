@@ -70,9 +70,9 @@ static void weigh(AttentionSpace *space, int tokens, int bounded, vec share[2]) 
     for (int n = 0; n < tokens; n++)
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            vec weight = bounded_exponential(_mm512_load_ps(space->scores[n][r]));
+            vec score = _mm512_load_ps(space->scores[n][r]), weight = bounded_exponential(score);
             _mm512_store_ps(space->scores[n][r], weight);
-            total[r] = _mm512_add_ps(total[r], weight);
+            total[r] = with_weight(total[r], weight, score);
         }
     for (int r = 0; r < 2; r++) share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);
 }
