@@ -69,7 +69,7 @@ def compile_library(library: Path = LIBRARY) -> None:
         made.replace(library)
 
 
-class KernelsBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+class KernelsBuildHook(BuildHookInterface[Any]):
     """Adds the library to a wheel; beside the sources, where an editable installation finds it."""
 
     PLUGIN_NAME = "custom"

@@ -171,7 +171,7 @@ def test_arrays_that_are_not_tiles_are_refused() -> None:
     with pytest.raises(ValueError, match=r"metadata \(1, 4, 2\)"):
         running.run(dn, metadata[:1], ("mean",))
     with pytest.raises(ValueError, match="tiles int16"):
-        running.run(dn.astype(np.int16), metadata, ("mean",))  # type: ignore[arg-type]
+        running.run(dn.astype(np.int16), metadata, ("mean",))
     strided = np.asfortranarray(dn)
     assert np.array_equal(
         running.run(strided, metadata, ("mean",))[0], running.run(dn, metadata, ("mean",))[0]
