@@ -3,12 +3,14 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PIP := -m pip --disable-pip-version-check --quiet
+# Modules are compiled when they are first imported: most of them never are.
+INSTALL := $(PIP) install --no-compile
 
 # The kernels want a C compiler. Where the machine has none, one is borrowed from PyPI for the moment.
 ANY_COMPILER = command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null
 define install-landmoe
-$(ANY_COMPILER) || $(1) $(PIP) install --no-deps --require-hashes -r locks/compiler.txt
-$(1) $(PIP) install --no-deps --no-build-isolation -e .
+$(ANY_COMPILER) || $(1) $(INSTALL) --no-deps --require-hashes -r locks/compiler.txt
+$(1) $(INSTALL) --no-deps --no-build-isolation -e .
 $(ANY_COMPILER) || $(1) $(PIP) uninstall --yes ziglang
 endef
 
@@ -21,7 +23,7 @@ serve: .venv-serve/.ready
 .venv-serve/.ready: pyproject.toml locks/serve-cpu.txt
 	@echo "Preparing .venv-serve (once) ..."
 	$(PYTHON) -m venv --clear .venv-serve
-	.venv-serve/bin/python $(PIP) install --no-deps -r locks/serve-cpu.txt
+	.venv-serve/bin/python $(INSTALL) --no-deps -r locks/serve-cpu.txt
 	$(call install-landmoe,.venv-serve/bin/python)
 	touch $@
 
@@ -31,8 +33,8 @@ install: .venv/.ready
 .venv/.ready: pyproject.toml locks/dev.txt locks/torch.txt
 	@echo "Preparing .venv (once) ..."
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python $(PIP) install --no-deps -r locks/dev.txt
-	.venv/bin/python $(PIP) install -r locks/torch.txt
+	.venv/bin/python $(INSTALL) --no-deps -r locks/dev.txt
+	.venv/bin/python $(INSTALL) -r locks/torch.txt
 	$(call install-landmoe,.venv/bin/python)
 	touch $@
 
@@ -52,7 +54,7 @@ format: install
 
 # Again, after a change of their sources.
 kernels: install
-	.venv/bin/python -m model.native.build
+	.venv/bin/python hatch_build.py
 
 # What follows from the settings class: their tables in docs/, .env.example and docker/.
 docs: install

@@ -34,7 +34,8 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "strips, deflate": {"compress": "deflate"},
     "strips, deflate, predictor": {"compress": "deflate", "predictor": 2},
     "tiles, deflate, predictor": {"compress": "deflate", "predictor": 2, **_SQUARES},
-    "strips, LZW": {"compress": "lzw"},  # left to GDAL by the plain reader
+    "strips, LZW": {"compress": "lzw"},
+    "strips, LZW, predictor": {"compress": "lzw", "predictor": 2},
 }
 
 Decode = Callable[[bytes], object]

@@ -60,6 +60,7 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
             band = int(sample)
             if band >= count:
                 return None
+            role = role and role.lower()  # as GDAL does
             if role == "description":
                 descriptions[band] = text
             elif role in ("scale", "offset"):

@@ -1,4 +1,7 @@
-"""The pixels of a plain TIFF: blocks unpacked, predictors undone, bands first."""
+"""The pixels of a plain TIFF: blocks unpacked, predictors undone, bands first.
+
+Done in C (native/) for all but floating-point differences, where the package was built with it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.rasters.plain_tiff import DEFLATE, FLOATING, HORIZONTAL, Content, PlainTiff
+from service.rasters import native_pixels
+from service.rasters.plain_tiff import DEFLATE, FLOATING, HORIZONTAL, LZW, Content, PlainTiff
 
 
 def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
@@ -18,6 +22,8 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
         data: the whole file.
         tiff: what it says of itself; its sizes are within limits.
     """
+    if native_pixels.usable(tiff):
+        return native_pixels.read(data, tiff)
     packed = _unpacked(memoryview(data), tiff)
     if packed is None:
         return None
@@ -41,6 +47,8 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
 
 def _unpacked(data: memoryview, tiff: PlainTiff) -> npt.NDArray[np.uint8] | None:
     """The bytes of all blocks, one after the other; None if one is cut, too long or damaged."""
+    if tiff.compression == LZW:  # in Python it would take longer than to ask GDAL
+        return None
     blocks = list(zip(tiff.block_offsets, tiff.block_sizes, _block_bytes(tiff), strict=True))
     if any(start < 8 or start + size > len(data) for start, size, _ in blocks):
         return None

@@ -42,7 +42,7 @@ def files() -> dict[str, File]:
     return {
         "plain": File(sample.make(1), "a.tif"),
         "uncompressed": File(geotiff(pixels), None),
-        "GDAL's": File(geotiff(pixels, compress="lzw"), "c.tif"),
+        "GDAL's": File(geotiff(pixels, compress="packbits"), "c.tif"),
         "large": File(geotiff(dn_pixels(60, 60), compress=None, blockysize=1) + bytes(70_000), "d.tif"),
         "empty": File(geotiff(np.full_like(pixels, 7), nodata=7), "e.tif"),
         "no file": File(b"hello, world", "f.tif"),

@@ -82,7 +82,7 @@ def test_all_that_decodes_gives_the_same_place_and_pixels() -> None:
         assert crs == sample.CRS
         np.testing.assert_array_equal(pixels, sample.pixels())
         others = [decode._naive(data)]
-        if layout != "strips, LZW":
+        if "LZW" not in layout:
             others.append(tifffile(data))
         for other, said, centre in others:
             np.testing.assert_array_equal(other, pixels)
@@ -92,7 +92,7 @@ def test_all_that_decodes_gives_the_same_place_and_pixels() -> None:
         np.testing.assert_array_equal(plain, pixels)
         assert (said, centre) == (crs, (lat, lon))
         with Reader(data, whole=True) as reader:  # by now the CRS is known
-            assert reader.plain == (layout != "strips, LZW")
+            assert reader.plain
 
 
 @pytest.mark.slow

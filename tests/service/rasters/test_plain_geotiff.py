@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service import sample
-from service.rasters import known_places
+from service.rasters import known_places, native_pixels
 from service.rasters.geotiff import GeotiffError, Header, Limits, Reader
-from service.rasters.plain_tiff import parse
+from service.rasters.plain_tiff import LZW, parse
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutated
 from tests.fuzz.tiff import layout, write_value
@@ -78,7 +78,7 @@ def plain_files(draw: st.DrawFn) -> bytes:
     creation: dict[str, object] = {"interleave": draw(st.sampled_from(["pixel", "band"]))}
     creation["ENDIANNESS"] = draw(st.sampled_from(["LITTLE", "BIG"]))
     if draw(st.booleans()):
-        creation["compress"] = "deflate"
+        creation["compress"] = draw(st.sampled_from(["deflate", "lzw"]))
         creation["predictor"] = draw(st.sampled_from([1, 3 if dtype.kind == "f" else 2]))
     if draw(st.booleans()):
         side = st.sampled_from([16, 32, 48, 64])
@@ -139,13 +139,24 @@ def plain_files(draw: st.DrawFn) -> bytes:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plain_files())
 def test_what_gdal_writes_plainly_is_read_alike_without_it(data: bytes) -> None:
-    assert both(data)
+    tiff = parse(data, LIMITS)
+    assert tiff is not None
+    assert both(data) or (tiff.compression == LZW and not native_pixels.usable(tiff))
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plain_files())
+def test_so_it_is_where_there_was_no_compiler(data: bytes) -> None:
+    with mock.patch("service.rasters.plain_pixels.native_pixels.usable", return_value=False):
+        tiff = parse(data, LIMITS)
+        assert tiff is not None
+        assert both(data) or tiff.compression == LZW
 
 
 @pytest.mark.parametrize(
     "creation",
     [
-        {"compress": "lzw"},
         {"compress": "packbits"},
         {"compress": "zstd"},
         {"BIGTIFF": "YES"},
@@ -290,8 +301,12 @@ def test_a_bomb_is_never_unpacked(monkeypatch) -> None:
             produced.append(self.stream.decompress(data, limit))
             return produced[-1]
 
+    monkeypatch.setattr("service.rasters.plain_pixels.native_pixels.usable", lambda _: False)
     real = zlib.decompressobj
     monkeypatch.setattr("service.rasters.plain_pixels.zlib.decompressobj", Watched)
+    with Reader(bytes(file) + packed, LIMITS, whole=True) as reader:
+        assert not reader.plain
+    monkeypatch.undo()  # in C there is no room for more either
     with Reader(bytes(file) + packed, LIMITS, whole=True) as reader:
         assert not reader.plain
     assert [len(part) for part in produced] == [41 * 41 * 7 * 2 + 1]
@@ -333,6 +348,11 @@ def test_a_file_that_breaks_off_is_refused_as_gdal_refuses_it(compress) -> None:
         assert not both(data[:length])
 
 
+def test_roles_of_items_are_known_in_any_case() -> None:
+    data = geotiff(compress="lzw", descriptions=NAMES)
+    assert both(data.replace(b'role="description">SR_B5', b'role="deScription">SR_B5'))
+
+
 def test_mutated_files_are_read_alike_or_left_to_gdal() -> None:
     files = [*seeds.generated(), sample.make(0)]
     plain = 0
@@ -343,24 +363,30 @@ def test_mutated_files_are_read_alike_or_left_to_gdal() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=3))
-def test_bytes_changed_at_random(changes) -> None:
-    data = bytearray(FILE)
+@given(
+    st.sampled_from(["deflate", "lzw"]),
+    st.lists(st.tuples(st.integers(0, 600) | st.integers(-400, -1), st.integers(0, 255)), max_size=3),
+)
+def test_bytes_changed_at_random(compress, changes) -> None:
+    data = bytearray(SMALL[compress])
     for position, value in changes:
         data[position] = value
     both(bytes(data))
 
 
-FILE = geotiff(
-    dn_pixels(5, 6), compress="deflate", predictor=2, descriptions=NAMES, nodata=0, tags={"A": "b"}
-)
+SMALL = {
+    compress: geotiff(
+        dn_pixels(5, 6), compress=compress, predictor=2, descriptions=NAMES, nodata=0, tags={"A": "b"}
+    )
+    for compress in ("deflate", "lzw")
+}
 
 
 @pytest.mark.shared
 def test_real_files_are_read_alike(shared: Path) -> None:
     files = [p for p in (shared / "data").rglob("*") if p.suffix.lower() in (".tif", ".tiff")]
     plain = {path.name for path in files if both(path.read_bytes(), Limits())}
-    # LZW, two that are large and deflated, and one with a matrix.
+    # Two that are large and deflated, one that is large and LZW, and one with a matrix.
     assert {path.name for path in files} - plain == {
         "hls_l30_10band_float32.tif",
         "alberta_LC08_043024_20200802.tif",

@@ -1,0 +1,155 @@
+"""The only directory of a plain TIFF: its entries, and their values where they are as expected.
+
+The files of a data set have the same directory, but for where they lie and what their blocks come to. So what
+its bytes say is kept, and looked up by them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+_MAX_ENTRIES = 40
+_MAX_TEXT = 8192  # bytes of GDAL_METADATA, of GeoKeys, of what bands have in common
+_COG_HINTS = b"GDAL_STRUCTURAL_METADATA"  # after the header: GDAL then reads sizes elsewhere than in tags
+
+_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+ASCII, SHORT, LONG, RATIONAL, DOUBLE = 2, 3, 4, 5, 12
+_SIZES = {ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, DOUBLE: 8}
+_CODES = {SHORT: "H", LONG: "I", DOUBLE: "d"}
+
+# Texts that mean nothing for pixels and place: names of documents, software, people. Then resolution.
+_TEXTS = frozenset((269, 270, 271, 272, 285, 305, 306, 315, 316, 33432))
+_FIXED = {282: (RATIONAL, 1), 283: (RATIONAL, 1), 296: (SHORT, 1)}
+_BLOCKS = frozenset((273, 279, 324, 325))
+_SHAPE = frozenset((254, 256, 257, 258, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 338, 339))
+_USED = _BLOCKS | _SHAPE | {33550, 33922, 34735, 34736, 34737, 42112, 42113}
+
+Content = bytes | memoryview
+
+
+class NotPlainError(Exception):
+    """GDAL shall read it."""
+
+
+def expect(plain: bool) -> None:
+    """Raises NotPlainError unless something is as expected."""
+    if not plain:
+        raise NotPlainError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """What the bytes of a directory say by themselves.
+
+    `values` are the type, the number of values and the place of each tag; `end` is that of the last value.
+    `shape` are the pieces outside of the directory which say what pixels and blocks are, but for the places
+    and sizes of blocks.
+    """
+
+    order: str
+    values: Mapping[int, tuple[int, int, int]]
+    end: int
+    shape: tuple[slice, ...]
+
+
+@lru_cache(maxsize=64)
+def _entries(magic: bytes, at: int, directory: bytes) -> Entries:
+    order = _ORDERS[magic]
+    end = len(directory) - 4
+    expect(at >= 8 and 2 < end <= 2 + 12 * _MAX_ENTRIES and directory[end:] == bytes(4))
+    values: dict[int, tuple[int, int, int]] = {}
+    shape: list[slice] = []
+    last = furthest = 0
+    for tag, kind, length, start in struct.iter_unpack(order + "HHII", directory[2:end]):
+        size = _SIZES[kind] * length
+        expect(tag > last and size > 0)
+        last = tag
+        if tag not in _USED:
+            expect((kind, length) == _FIXED.get(tag) or (kind == ASCII and tag in _TEXTS))
+        if size <= 4:
+            start = at + 2 + 12 * len(values) + 8  # in the directory itself
+        elif tag in _SHAPE:
+            expect(size <= _MAX_TEXT)
+            shape.append(slice(start, start + size))
+        furthest = max(furthest, start + size)
+        values[tag] = (kind, length, start)
+    return Entries(order, values, furthest, tuple(shape))
+
+
+class Directory:
+    """The first and only directory of a file.
+
+    Raises:
+        NotPlainError, struct.error, KeyError: it is not plain.
+    """
+
+    def __init__(self, data: Content) -> None:
+        magic = bytes(data[:4])
+        order = _ORDERS[magic]
+        (at,) = struct.unpack_from(order + "I", data, 4)
+        (number,) = struct.unpack_from(order + "H", data, at)
+        end = at + 2 + 12 * number + 4
+        expect(number <= _MAX_ENTRIES and end <= len(data))
+        expect(bytes(data[8 : 8 + len(_COG_HINTS)]) != _COG_HINTS)
+        self.entries = _entries(magic, at, bytes(data[at:end]))
+        expect(self.entries.end <= len(data))
+        self.order = order
+        self._data, self._values = data, self.entries.values
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._values
+
+    def has(self, *tags: int) -> bool:
+        """Whether any of these is there."""
+        return any(tag in self._values for tag in tags)
+
+    @property
+    def shape(self) -> bytes:
+        """What, with the entries, says all of pixels and blocks but for the places and sizes of blocks."""
+        return b"".join([self._data[piece] for piece in self.entries.shape])
+
+    def numbers(self, tag: int, kinds: tuple[int, ...], length: int) -> tuple[int, ...]:
+        """So many values of a tag, of one of these types."""
+        kind, found, start = self._values[tag]
+        expect(kind in kinds and found == length)
+        return struct.unpack_from(f"{self.order}{length}{_CODES[kind]}", self._data, start)
+
+    def size(self, tag: int) -> int:
+        """One number above 0."""
+        (value,) = self.numbers(tag, (SHORT, LONG), 1)
+        expect(value > 0)
+        return value
+
+    def short(self, tag: int, default: int | None = None) -> int:
+        """One SHORT; the default, if there is one, where the tag is not there."""
+        if default is not None and tag not in self._values:
+            return default
+        return self.numbers(tag, (SHORT,), 1)[0]
+
+    def alike(self, tag: int, length: int, default: int | None = None) -> int:
+        """The one SHORT that all bands have."""
+        if default is not None and tag not in self._values:
+            return default
+        values = self.numbers(tag, (SHORT,), length)
+        expect(values.count(values[0]) == length)
+        return values[0]
+
+    def raw(self, tag: int, kind: int) -> bytes | None:
+        """The bytes of all values of a type; None where the tag is not there."""
+        if tag not in self._values:
+            return None
+        found, length, start = self._values[tag]
+        size = _SIZES[kind] * length
+        expect(found == kind and size <= _MAX_TEXT)
+        return bytes(self._data[start : start + size])
+
+    def text(self, tag: int) -> bytes | None:
+        """ASCII without the closing NUL; None where the tag is not there."""
+        text = self.raw(tag, 2)
+        if text is None:
+            return None
+        expect(text.find(b"\0") == len(text) - 1 and text.isascii())
+        return text[:-1]
