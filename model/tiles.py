@@ -179,7 +179,8 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
 def cut(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], window: Window) -> Tile:
     """The tile of one window of the raster; arrays as in `fit`."""
     inside = np.ascontiguousarray(cut_window(valid, window))
-    return Tile(np.ascontiguousarray(cut_window(dn, window)), inside, float(inside.mean()), window)
+    share = np.count_nonzero(inside) / inside.size
+    return Tile(np.ascontiguousarray(cut_window(dn, window)), inside, share, window)
 
 
 def cut_window(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
@@ -245,7 +246,7 @@ def find_missing(pixels: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[
     floating = pixels.dtype.kind == "f"
     if floating:
         missing |= ~np.isfinite(pixels)
-    if nodata is not None and math.isfinite(nodata):
+    if nodata is not None and math.isfinite(nodata) and nodata != 0:
         # A value declared beyond the range of float32 becomes inf there, and is missing already.
         with np.errstate(over="ignore"):
             missing |= pixels == (pixels.dtype.type(nodata) if floating else nodata)

@@ -119,7 +119,7 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
     """
     if units.name == "dn":
         if pixels.dtype == np.uint16:
-            return np.where(missing, np.uint16(0), pixels)
+            return np.where(missing, np.uint16(0), pixels) if missing.any() else pixels.copy()
         values = pixels.astype(np.float64)
     else:
         by_band = (len(pixels), 1, 1)

@@ -7,6 +7,7 @@ less time than the way to a thread and back.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -74,14 +75,18 @@ def prepare_small(
     if not is_small(source):
         return None
     data = cast(bytes, cast(File, source).data)
-    small = replace(limits, max_decoded_bytes=min(limits.max_decoded_bytes, _SMALL_BYTES))
-    if (tiff := plain_tiff.parse(data, small)) is None:
+    if (tiff := plain_tiff.parse(data, _small(limits))) is None:
         return None
     said = Said(source, parameters, bundle)
     if (found := plain_geotiff.read(data, tiff)) is None:
         return None
     header, pixels = found
     return _prepared(said, options, pixels, None, header, None)
+
+
+@lru_cache(maxsize=1)
+def _small(limits: geotiff.Limits) -> geotiff.Limits:
+    return replace(limits, max_decoded_bytes=min(limits.max_decoded_bytes, _SMALL_BYTES))
 
 
 def _prepared(
