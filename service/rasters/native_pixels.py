@@ -45,7 +45,7 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
     """
     library = _library(LIBRARY)
     assert library is not None  # noqa: S101  # as it is usable
-    bands = np.empty((tiff.count, tiff.height, tiff.width), tiff.dtype)
+    bands = np.empty((tiff.bands, tiff.height, tiff.width), tiff.dtype)
     good = library.landmoe_pixels(
         data if isinstance(data, bytes) else np.frombuffer(data, np.uint8).ctypes.data,
         len(data),
@@ -53,7 +53,7 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
         _layout(
             tiff.width,
             tiff.height,
-            tiff.count,
+            tiff.bands,
             bands.itemsize,
             tiff.block_width,
             tiff.block_height,

@@ -79,6 +79,11 @@ def _entries(magic: bytes, at: int, directory: bytes) -> Entries:
     return Entries(order, values, furthest, tuple(shape))
 
 
+@lru_cache(maxsize=256)
+def _layout(order: str, kind: int, length: int) -> struct.Struct:
+    return struct.Struct(f"{order}{length}{_CODES[kind]}")
+
+
 class Directory:
     """The first and only directory of a file.
 
@@ -115,7 +120,7 @@ class Directory:
         """So many values of a tag, of one of these types."""
         kind, found, start = self._values[tag]
         expect(kind in kinds and found == length)
-        return struct.unpack_from(f"{self.order}{length}{_CODES[kind]}", self._data, start)
+        return _layout(self.order, kind, length).unpack_from(self._data, start)
 
     def size(self, tag: int) -> int:
         """One number above 0."""

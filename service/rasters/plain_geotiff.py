@@ -20,7 +20,7 @@ def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | No
         data: the whole file.
         tiff: its directory.
     """
-    tags = band_tags(tiff.metadata, tiff.count)
+    tags = band_tags(tiff.metadata, tiff.bands)
     nodata = None if tiff.nodata is None else nodata_value(tiff.nodata, tiff.dtype)
     datetime = None if tiff.datetime is None else datetime_text(tiff.datetime)
     if (
@@ -37,7 +37,7 @@ def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | No
     if pixels is None:
         return None
     header = Header(
-        count=tiff.count,
+        count=tiff.bands,
         height=tiff.height,
         width=tiff.width,
         dtype=_NAMES[tiff.dtype],

@@ -27,7 +27,7 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
     packed = _unpacked(memoryview(data), tiff)
     if packed is None:
         return None
-    planes, samples = (tiff.count, 1) if tiff.apart else (1, tiff.count)
+    planes, samples = (tiff.bands, 1) if tiff.apart else (1, tiff.bands)
     if tiff.tiled:
         rows, cols = tiff.block_height, tiff.block_width
         down, across = -(-tiff.height // rows), -(-tiff.width // cols)
@@ -42,7 +42,7 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
     bands = np.array(values.transpose(0, 5, 1, 3, 2, 4), dtype=native, order="C")
     if tiff.predictor == HORIZONTAL:  # differences to the pixel on the left, in a row of a block
         bands = _row_sums(bands.view(f"u{native.itemsize}")).view(native)
-    return bands.reshape(tiff.count, down * rows, across * cols)[:, : tiff.height, : tiff.width]
+    return bands.reshape(tiff.bands, down * rows, across * cols)[:, : tiff.height, : tiff.width]
 
 
 def _unpacked(data: memoryview, tiff: PlainTiff) -> npt.NDArray[np.uint8] | None:
@@ -73,11 +73,11 @@ def _unpacked(data: memoryview, tiff: PlainTiff) -> npt.NDArray[np.uint8] | None
 
 def _block_bytes(tiff: PlainTiff) -> list[int]:
     """How many bytes each block unpacks to."""
-    pixel = (1 if tiff.apart else tiff.count) * int(tiff.dtype[1])
+    pixel = (1 if tiff.apart else tiff.bands) * int(tiff.dtype[1])
     size = tiff.block_height * tiff.block_width * pixel
     if tiff.tiled:
         return [size] * len(tiff.block_offsets)
-    planes = tiff.count if tiff.apart else 1
+    planes = tiff.bands if tiff.apart else 1
     strips = len(tiff.block_offsets) // planes
     last = (tiff.height - (strips - 1) * tiff.block_height) * tiff.width * pixel
     return ([size] * (strips - 1) + [last]) * planes

@@ -1,12 +1,12 @@
-/* LZW as TIFF has it (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first, which grow one code
-   early.
+/* LZW as TIFF has it (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first, which grow one
+   code early.
 
    A string is a piece of what was unpacked before: that of the last code and the byte behind it. So each code
    copies what the output has already, and no table of bytes is kept apart.
 
    A stream is taken only if it begins with a clear code, and a string of it ends where the bytes do that are
-   expected. What follows there is not looked at, as libtiff does not. Nothing is read or written beyond either
-   end. */
+   expected. What follows there is not looked at, as libtiff does not. Nothing is read or written beyond
+   either end. */
 #pragma once
 
 #include <stdbool.h>

@@ -30,25 +30,27 @@ static bool place_lzw(const Layout *is, const Blocks *in, int blocks, uint8_t *u
     return true;
 }
 
-static bool place_deflated(const Layout *is, const Blocks *in, int blocks, uint8_t *unpacked, uint8_t *bands) {
+static bool place_deflated(const Layout *is, const Blocks *in, int blocks, uint8_t *unpacked,
+                           uint8_t *bands) {
     Stream streams[LANES];
     const size_t most = block_bytes(is, 0);
     for (int first = 0, lanes; first < blocks; first += lanes) {
         int rounds = (blocks - first + LANES - 1) / LANES; /* all of about as many streams */
         lanes = (blocks - first + rounds - 1) / rounds;
         for (int i = 0; i < lanes; i++)
-            begin_stream(&streams[i], in->bytes + in->offsets[first + i], in->sizes[first + i], unpacked + i * most,
-                         block_bytes(is, first + i));
+            begin_stream(&streams[i], in->bytes + in->offsets[first + i], in->sizes[first + i],
+                         unpacked + i * most, block_bytes(is, first + i));
         if (!inflate(streams, lanes)) return false;
         for (int i = 0; i < lanes; i++) place_block(is, first + i, unpacked + i * most, bands);
     }
     return true;
 }
 
-/* Unpacks all blocks of a file into `bands`, (bands, height, width) samples. Returns 0 where one is cut, too long
-   or damaged, or there is no memory. The layout is of a picture within limits; its sample size is 1, 2, 4 or 8. */
-EXPORTED int landmoe_pixels(const uint8_t *file, size_t size, int compression, const Layout *is, const uint32_t *offsets,
-                            const uint32_t *sizes, uint8_t *bands) {
+/* Unpacks all blocks of a file into `bands`, (bands, height, width) samples. Returns 0 where one is cut, too
+   long or damaged, or there is no memory. The layout is of a picture within limits; its sample size is 1, 2,
+   4 or 8. */
+EXPORTED int landmoe_pixels(const uint8_t *file, size_t size, int compression, const Layout *is,
+                            const uint32_t *offsets, const uint32_t *sizes, uint8_t *bands) {
     const int blocks = blocks_across(is) * blocks_down(is) * (is->apart ? is->bands : 1);
     const Blocks in = {file, offsets, sizes};
     for (int i = 0; i < blocks; i++)

@@ -1,7 +1,7 @@
 /* Prefix codes of deflate (RFC 1951, 3.2.2) as tables that the next bits of a stream are looked up in.
 
-   An entry says how many bits its code has and what it means. Codes longer than a table is deep lead to a table
-   of the bits that follow. */
+   An entry says how many bits its code has and what it means. Codes longer than a table is deep lead to a
+   table of the bits that follow. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,9 +11,9 @@
 #define LONGEST_CODE 15
 
 /* An entry: what the code means in the upper half, its extra bits and its own bits in the lower. */
-#define LITERAL 0x80000000u   /* a byte, in bits 16 to 23 */
-#define EXCEPTION 0x8000u     /* neither a literal nor a number; one of the next three */
-#define FOLLOWING 0x4000u     /* the place of the table of the bits that follow, from bit 16 */
+#define LITERAL 0x80000000u /* a byte, in bits 16 to 23 */
+#define EXCEPTION 0x8000u   /* neither a literal nor a number; one of the next three */
+#define FOLLOWING 0x4000u   /* the place of the table of the bits that follow, from bit 16 */
 #define END_OF_BLOCK 0x2000u
 #define NO_CODE 0x1000u
 #define CODE_BITS(entry) ((entry) & 0xFu)
@@ -39,10 +39,11 @@ static inline unsigned reversed(unsigned code, unsigned bits) {
     return code >> (16 - bits);
 }
 
-/* Makes the table of the codes with these lengths (0: no code), of which the first mean themselves and the others
-   the entries of `meanings`. False where they are no complete set; `sparse` allows none or one code. */
-static bool make_table(uint32_t *table, unsigned depth, const uint8_t *lengths, unsigned codes, unsigned literals,
-                       const uint32_t *meanings, bool sparse) {
+/* Makes the table of the codes with these lengths (0: no code), of which the first mean themselves and the
+   others the entries of `meanings`. False where they are no complete set; `sparse` allows none or one code.
+ */
+static bool make_table(uint32_t *table, unsigned depth, const uint8_t *lengths, unsigned codes,
+                       unsigned literals, const uint32_t *meanings, bool sparse) {
     unsigned number[LONGEST_CODE + 1] = {0}, place[LONGEST_CODE + 2] = {0};
     uint16_t sorted[MOST_SYMBOLS];
     for (unsigned i = 0; i < codes; i++) number[lengths[i]]++;

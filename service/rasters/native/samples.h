@@ -1,5 +1,5 @@
-/* An unpacked block → its part of the bands: samples in this machine's order of bytes, predictor 2 undone (TIFF
-   6.0, section 14), each band by itself, without the padding of tiles. */
+/* An unpacked block → its part of the bands: samples in this machine's order of bytes, predictor 2 undone
+   (TIFF 6.0, section 14), each band by itself, without the padding of tiles. */
 #pragma once
 
 #include <stddef.h>
@@ -43,20 +43,21 @@ static size_t block_bytes(const Layout *is, int index) {
     return row_bytes(is) * (is->tiled ? is->block_height : block_of(is, index).rows);
 }
 
-/* One row: `samples` of each of `pixels` beside one another → rows of the bands, which are `band` samples apart. */
+/* One row: `samples` of each of `pixels` beside one another → rows of the bands, which are `band` samples
+ * apart. */
 #define PLACE_ROW(TYPE, SWAPPED)                                                                             \
-    static void place_##TYPE(const uint8_t *from, void *to, size_t band, int pixels, int samples, int swapped,   \
-                             int steps) {                                                                        \
-        for (int sample = 0; sample < samples; sample++) {                                                       \
-            const uint8_t *next = from + sample * sizeof(TYPE);                                                  \
-            TYPE *row = (TYPE *)to + sample * band, sum = 0;                                                     \
-            for (int x = 0; x < pixels; x++, next += samples * sizeof(TYPE)) {                                   \
-                TYPE value;                                                                                      \
-                memcpy(&value, next, sizeof(TYPE));                                                              \
-                if (swapped) value = SWAPPED(value);                                                             \
-                row[x] = sum = (TYPE)(steps ? sum + value : value);                                              \
-            }                                                                                                    \
-        }                                                                                                        \
+    static void place_##TYPE(const uint8_t *from, void *to, size_t band, int pixels, int samples,            \
+                             int swapped, int steps) {                                                       \
+        for (int sample = 0; sample < samples; sample++) {                                                   \
+            const uint8_t *next = from + sample * sizeof(TYPE);                                              \
+            TYPE *row = (TYPE *)to + sample * band, sum = 0;                                                 \
+            for (int x = 0; x < pixels; x++, next += samples * sizeof(TYPE)) {                               \
+                TYPE value;                                                                                  \
+                memcpy(&value, next, sizeof(TYPE));                                                          \
+                if (swapped) value = SWAPPED(value);                                                         \
+                row[x] = sum = (TYPE)(steps ? sum + value : value);                                          \
+            }                                                                                                \
+        }                                                                                                    \
     }
 #define AS_IT_IS(value) (value)
 
@@ -70,7 +71,8 @@ static void place_block(const Layout *is, int index, const uint8_t *unpacked, ui
     const int samples = samples_beside(is), size = is->sample_bytes;
     const size_t band = (size_t)is->width * is->height;
     for (int row = 0; row < block.rows; row++, unpacked += row_bytes(is)) {
-        uint8_t *to = bands + (block.plane * band + (size_t)(block.top + row) * is->width + block.left) * size;
+        uint8_t *to =
+            bands + (block.plane * band + (size_t)(block.top + row) * is->width + block.left) * size;
         switch (size) {
         case 1: place_uint8_t(unpacked, to, band, block.columns, samples, 0, is->steps); break;
         case 2: place_uint16_t(unpacked, to, band, block.columns, samples, is->swapped, is->steps); break;

@@ -96,6 +96,20 @@ def test_the_checksum_is_looked_at() -> None:
             assert unpacked([stream + b"\0"], [size], DEFLATE) is None
 
 
+def test_many_blocks_with_nothing_in_them_are_refused() -> None:
+    """They would keep the event loop busy: the tables of each are built before anything is unpacked."""
+
+    def with_blocks(number: int) -> bytes:  # a header, empty blocks with fixed codes, "ab" in the last
+        bits = "".join("0" + "10" + "0000000" for _ in range(number))
+        bits += "1" + "10" + f"{0x30 + 97:08b}" + f"{0x30 + 98:08b}" + "0000000"
+        packed = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
+        return b"\x78\x9c" + packed + zlib.adler32(b"ab").to_bytes(4, "big")
+
+    for number in (0, 1, 15, 16, 5000):
+        assert inflated(with_blocks(number), 2) == b"ab"
+        assert unpacked([with_blocks(number)], [2], DEFLATE) == (b"ab" if number < 16 else None)
+
+
 def test_a_dictionary_or_another_method_is_refused() -> None:
     packer = zlib.compressobj(zdict=b"abc")
     assert unpacked([packer.compress(b"abcabc") + packer.flush()], [6], DEFLATE) is None
