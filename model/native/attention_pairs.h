@@ -34,15 +34,15 @@ INLINE void weigh(float (*scores)[2][LANES], int tokens, int bounded, vec share[
     for (; n + 1 < tokens; n += 2)
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            vec score = _mm512_load_ps(scores[n][r]), next = _mm512_load_ps(scores[n + 1][r]);
-            vec first = bounded_exponential_coarse(score), second = bounded_exponential_coarse(next);
-            total[r] = with_weight(with_weight(total[r], first, score), second, next);
+            vec first = exponential_coarse(_mm512_load_ps(scores[n][r]));
+            vec second = exponential_coarse(_mm512_load_ps(scores[n + 1][r]));
+            total[r] = _mm512_add_ps(_mm512_add_ps(total[r], first), second);
             _mm512_store_si512(scores[n][r], pairs(first, second));
         }
     for (int r = 0; r < 2; r++) {
         if (n < tokens) {
-            vec score = _mm512_load_ps(scores[n][r]), last = bounded_exponential_coarse(score);
-            total[r] = with_weight(total[r], last, score);
+            vec last = exponential_coarse(_mm512_load_ps(scores[n][r]));
+            total[r] = _mm512_add_ps(total[r], last);
             _mm512_store_si512(scores[n][r], pairs(last, _mm512_setzero_ps()));
         }
         share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);

@@ -43,17 +43,20 @@ INLINE vec bounded_exponential(vec x) {
     return times_power(p, shifted);
 }
 
-/* Right to one part in 13,000, for what becomes bf16, which has one in 256. */
-INLINE vec bounded_exponential_coarse(vec x) {
-    vec shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), _mm512_set1_ps(MAGIC));
-    vec n = _mm512_sub_ps(shifted, _mm512_set1_ps(MAGIC));
-    vec r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e43p-1f), x);
-    vec p = _mm512_set1_ps(0x1.5348ecp-3f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.028bd6p-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.000acep+0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fff68ap-1f));
-    return times_power(p, shifted);
+#define LOG2_E 0x1.715476p+0f
+
+/* Right to one part in 13,000, for what becomes bf16, which has one in 256: of the whole part of y, and by a
+   polynomial with the least largest relative error of the rest. What is no number stays none. */
+INLINE vec power_of_two_coarse(vec y) {
+    vec rest = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    vec p = _mm512_set1_ps(0x1.3f96a4p-4f);
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0x1.cefc4cp-3f));
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0x1.64444cp-1f));
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0x1.fff632p-1f));
+    return _mm512_scalef_ps(p, y);
 }
+
+INLINE vec exponential_coarse(vec x) { return power_of_two_coarse(_mm512_mul_ps(x, _mm512_set1_ps(LOG2_E))); }
 
 /* e^87 and e^-87 are just within what fp32 holds with all digits. */
 #define LARGEST_EXPONENT 87.0f
@@ -71,7 +74,8 @@ INLINE vec silu(vec x) {
 }
 
 INLINE vec silu_coarse(vec x) {
-    vec denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), bounded_exponential_coarse(minus_within_range(x)));
+    vec power = power_of_two_coarse(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)));
+    vec denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), power);
     return _mm512_mul_ps(x, _mm512_rcp14_ps(denominator));
 }
 
