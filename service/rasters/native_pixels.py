@@ -39,12 +39,15 @@ def usable(tiff: PlainTiff) -> bool:
 def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
     """Pixels (bands, height, width) in this machine's byte order; None where a block is not as it should be.
 
+    None, too, where the package was built without a compiler.
+
     Args:
         data: the whole file.
-        tiff: what it says of itself; its sizes are within limits, and it is `usable`.
+        tiff: what it says of itself; its sizes are within limits, its predictor not FLOATING.
     """
     library = _library(LIBRARY)
-    assert library is not None  # noqa: S101  # as it is usable
+    if library is None:
+        return None
     bands = np.empty((tiff.bands, tiff.height, tiff.width), tiff.dtype)
     good = library.landmoe_pixels(
         data if isinstance(data, bytes) else np.frombuffer(data, np.uint8).ctypes.data,

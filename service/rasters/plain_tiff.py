@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.rasters.georeference import Affine
@@ -63,14 +62,14 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
     tiled: bool
     block_height: int
     block_width: int
-    block_offsets: tuple[int, ...]
-    block_sizes: tuple[int, ...]
-    origin: tuple[float, float] | None
-    pixel_size: tuple[float, float] | None
-    geo_keys: GeoKeys
-    metadata: bytes | None
-    nodata: bytes | None
-    datetime: bytes | None
+    block_offsets: tuple[int, ...] = ()
+    block_sizes: tuple[int, ...] = ()
+    origin: tuple[float, float] | None = None
+    pixel_size: tuple[float, float] | None = None
+    geo_keys: GeoKeys = ("", None, None, None)
+    metadata: bytes | None = None
+    nodata: bytes | None = None
+    datetime: bytes | None = None
 
     def transform(self, *, point: bool) -> Affine | None:
         """As GDAL makes it; None without tags of it.
@@ -90,74 +89,46 @@ def parse(data: Content, limits: Limits) -> PlainTiff | None:
     """The directory of a plain TIFF within limits; None for everything else, damaged or not."""
     try:
         directory = Directory(data)
-        shape = _shape(directory)
-        expect(shape.width * shape.height <= limits.max_pixels and shape.count <= limits.max_bands)
-        expect(shape.decoded <= limits.max_decoded_bytes)
-        return PlainTiff(
-            directory.order,
-            shape.width,
-            shape.height,
-            shape.count,
-            shape.dtype,
-            shape.compression,
-            shape.predictor,
-            shape.apart,
-            shape.tiled,
-            shape.block_height,
-            shape.block_width,
-            directory.numbers(324 if shape.tiled else 273, (SHORT, LONG), shape.blocks),
-            directory.numbers(325 if shape.tiled else 279, (SHORT, LONG), shape.blocks),
-            *_place(directory),
-            (
-                directory.order,
-                directory.raw(34735, SHORT),
-                directory.raw(34736, DOUBLE),
-                directory.raw(34737, 2),
-            ),
-            directory.text(42112),
-            directory.text(42113),
-            directory.text(306),
+        alike, blocks, decoded = _alike(directory)
+        expect(alike.width * alike.height <= limits.max_pixels and alike.bands <= limits.max_bands)
+        expect(decoded <= limits.max_decoded_bytes)
+        origin, pixel_size = _place(directory)
+        keys = directory.raw(34735, SHORT), directory.raw(34736, DOUBLE), directory.raw(34737, 2)
+        return alike._replace(
+            block_offsets=directory.numbers(324 if alike.tiled else 273, (SHORT, LONG), blocks),
+            block_sizes=directory.numbers(325 if alike.tiled else 279, (SHORT, LONG), blocks),
+            origin=origin,
+            pixel_size=pixel_size,
+            geo_keys=(directory.order, *keys),
+            metadata=directory.text(42112),
+            nodata=directory.text(42113),
+            datetime=directory.text(306),
         )
     except (NotPlainError, struct.error, KeyError):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What `PlainTiff` says of pixels and blocks, but for where these are; `decoded` bytes of `blocks`."""
+_Alike = tuple[PlainTiff, int, int]
+"""A file without what differs in others with its directory; the number of its blocks; its bytes, unpacked."""
 
-    width: int
-    height: int
-    count: int
-    dtype: str
-    compression: int
-    predictor: int
-    apart: bool
-    tiled: bool
-    block_height: int
-    block_width: int
-    blocks: int
-    decoded: int
+_known: dict[tuple[Entries, bytes], _Alike] = {}
 
 
-_shapes: dict[tuple[Entries, bytes], _Shape] = {}
-
-
-def _shape(directory: Directory) -> _Shape:
+def _alike(directory: Directory) -> _Alike:
     """What was found of another file with the same directory, or is found now."""
     if 270 in directory:  # some writers hide more images in one directory, and say so here
         expect(b"ImageJ" not in (directory.text(270) or b""))
     key = (directory.entries, directory.shape)
-    shape = _shapes.get(key)
-    if shape is None:
-        shape = _find_shape(directory)
-        if len(_shapes) >= _MAX_KEPT:
-            _shapes.clear()
-        _shapes[key] = shape
-    return shape
+    found = _known.get(key)
+    if found is None:
+        found = _find(directory)
+        if len(_known) >= _MAX_KEPT:
+            _known.clear()
+        _known[key] = found
+    return found
 
 
-def _find_shape(directory: Directory) -> _Shape:
+def _find(directory: Directory) -> _Alike:
     width, height, count = directory.size(256), directory.size(257), directory.short(277)
     expect(count > 0)
     _expect_ordinary(directory, count)
@@ -179,20 +150,20 @@ def _find_shape(directory: Directory) -> _Shape:
     pixels = down * rows * across * cols if tiled else width * height
     decoded = pixels * count * int(dtype[1])
     expect(blocks <= _MAX_BLOCKS and decoded <= _MAX_DECODED[compression])
-    return _Shape(
-        width,
-        height,
-        count,
-        dtype,
-        compression,
-        predictor,
-        planar == 2,
-        tiled,
-        rows,
-        cols,
-        blocks,
-        decoded,
+    tiff = PlainTiff(
+        order=directory.order,
+        width=width,
+        height=height,
+        bands=count,
+        dtype=dtype,
+        compression=compression,
+        predictor=predictor,
+        apart=planar == 2,
+        tiled=tiled,
+        block_height=rows,
+        block_width=cols,
     )
+    return tiff, blocks, decoded
 
 
 def _expect_ordinary(directory: Directory, count: int) -> None:
