@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import rasterio
 import rasterio.windows
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import MemoryFile
 
 from service.allocator import WORTH_TRIMMING_BYTES, give_back_free_pages
-from service.rasters import known_places, plain_geotiff, plain_tiff
-from service.rasters.georeference import Affine, Georeference, placed
+from service.rasters import dataset_header, known_places, plain_geotiff, plain_tiff
 from service.rasters.plain_tiff import PlainTiff
 from service.rasters.raster_header import GeotiffError as GeotiffError
 from service.rasters.raster_header import Header as Header
@@ -103,7 +101,7 @@ class Reader:
         self._bytes_read = 0  # through GDAL
         self._masked = False
         if not self.plain:
-            _check_bands(announced_bands(content), limits)
+            dataset_header.check_bands(announced_bands(content), limits)
             self._open_dataset(content, limits, tiff, whole=whole)
 
     def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:
@@ -117,13 +115,13 @@ class Reader:
                     memory = self._open.enter_context(MemoryFile(data, filename=_NAME))
                     dataset = memory.open(driver="GTiff")
                 self._dataset = self._open.enter_context(dataset)
-                _check_header(dataset, limits, whole=whole)
-                self.header = _header(dataset)
+                dataset_header.check(dataset, limits, whole=whole)
+                self.header = dataset_header.read(dataset)
                 # Shared by all bands. One that says it is alpha is a band like others.
                 self._masked = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
                 self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
                 if tiff is not None:
-                    known_places.learn(tiff, _crs(dataset), _affine(dataset))
+                    known_places.learn(tiff, dataset_header.crs(dataset), dataset_header.affine(dataset))
             except BaseException:
                 self._open.close()
                 raise
@@ -220,86 +218,3 @@ def _explained(size: int) -> Iterator[None]:
             f"the {size:,} bytes begin as a TIFF but cannot be read: {reason[:_MAX_TEXT]}. "
             "Expected a complete, undamaged GeoTIFF",
         ) from error
-
-
-def _check_header(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
-    width, height, count = dataset.width, dataset.height, dataset.count
-    if width * height > limits.max_pixels:
-        raise GeotiffError(
-            "too-large", f"the raster is {width} x {height} px; expected at most {limits.max_pixels:,} pixels"
-        )
-    _check_bands(count, limits)
-    kinds = sorted(set(dataset.dtypes))
-    if any(kind.startswith("complex") for kind in kinds):
-        raise GeotiffError(
-            "unsupported-pixel-type",
-            f"pixels are {', '.join(kinds)}; expected integers or floating-point numbers",
-        )
-    value = max(np.dtype(kind).itemsize for kind in kinds)
-    block = max(rows * cols for rows, cols in dataset.block_shapes)
-    decoded = max(width * height if whole else 0, block) * count * value
-    if decoded > limits.max_decoded_bytes:
-        raise GeotiffError(
-            "too-large",
-            f"the raster unpacks to {decoded:,} bytes ({width} x {height} px, {count} bands, "
-            f"{', '.join(kinds)}, strips or tiles of {block:,} px); "
-            f"expected at most {limits.max_decoded_bytes:,}"
-            + (" of a file that is read at once; fit=grid reads a scene in parts" if whole else ""),
-        )
-
-
-def _check_bands(count: int, limits: Limits) -> None:
-    if count > limits.max_bands:
-        raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
-
-
-def _header(dataset: DatasetReader) -> Header:
-    kinds = set(dataset.dtypes)
-    return Header(
-        count=dataset.count,
-        height=dataset.height,
-        width=dataset.width,
-        dtype=dataset.dtypes[0] if len(kinds) == 1 else str(np.result_type(*kinds)),
-        nodata=dataset.nodata,
-        scales=tuple(dataset.scales),
-        offsets=tuple(dataset.offsets),
-        descriptions=tuple(dataset.descriptions),
-        tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
-        place=(place := _place(dataset)),
-        by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
-    )
-
-
-def _tag(dataset: DatasetReader, name: str) -> str | None:
-    try:
-        value = dataset.get_tag_item(name)
-    except UnicodeDecodeError:  # no text, then
-        return None
-    return None if value is None else str(value)
-
-
-def _place(dataset: DatasetReader) -> Georeference | None:
-    """None without a CRS or a transform; ground control points and RPCs are not resolved."""
-    crs = _crs(dataset)
-    if crs is None or dataset.transform.is_identity:
-        return None
-    return placed(*crs, _affine(dataset))
-
-
-def _crs(dataset: DatasetReader) -> tuple[str, str] | None:
-    """Name and WKT, if there is one."""
-    if not dataset.crs:
-        return None
-    wkt = str(dataset.crs.to_wkt())
-    return _crs_name(wkt), wkt
-
-
-def _affine(dataset: DatasetReader) -> Affine:
-    transform = dataset.transform
-    return (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
-
-
-@lru_cache(maxsize=256)
-def _crs_name(wkt: str) -> str:
-    """`EPSG:…` where the CRS is that one, else the WKT itself; looking it up takes milliseconds."""
-    return str(rasterio.CRS.from_wkt(wkt).to_string())
