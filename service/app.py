@@ -72,6 +72,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = make_engine(settings) if engine is None else engine
+        decode_threads = settings.decode_threads or cpu.available()
         batcher = Batcher(
             running,
             max_batch_size=settings.max_batch_size or running.batch_size,
@@ -79,9 +80,10 @@ def create_app(
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             timeout_s=settings.request_timeout_s,
             engine_timeout_s=settings.engine_timeout_s,
+            preparers=decode_threads,
         )
         store = make_cache(settings) if cache is None else cache
-        pipeline = Pipeline(settings, running, batcher, store, settings.decode_threads or cpu.available())
+        pipeline = Pipeline(settings, running, batcher, store, decode_threads)
         app.state.settings, app.state.engine = settings, running
         app.state.probes = Probes(running.bundle)
         app.state.spool = Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes)

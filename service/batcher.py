@@ -45,6 +45,7 @@ class Batcher:
         max_queue_delay_s: how long a batch that is not full waits for more.
         timeout_s: what requests have to be answered; with a slow engine, fewer tiles are let in.
         engine_timeout_s: after which a batch that has not come back is given up.
+        preparers: threads that prepare tiles.
     """
 
     def __init__(
@@ -56,12 +57,19 @@ class Batcher:
         max_queue_delay_s: float = 0,
         timeout_s: float = 30,
         engine_timeout_s: float = 20,
+        preparers: int = 1,
     ) -> None:
         self._engine = engine
         self.max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._queue = TileQueue()
-        self._gate = Gate(queue_size, timeout_s, lambda: len(self._queue))
+        self._gate = Gate(
+            queue_size,
+            timeout_s,
+            waiting=lambda: len(self._queue),
+            computing=lambda: self._queue.taken,
+            preparers=preparers,
+        )
         # A run that has all threads to itself is worth it while each tile gets several of them.
         self._max_alone = max(1, engine.concurrency // 4)
         self._pool = EnginePool(engine, engine_timeout_s, self._workers_changed)
@@ -75,14 +83,14 @@ class Batcher:
 
     async def start(self) -> None:
         """Begins to feed the engine."""
-        self._note_queue()
+        self._gate.tell()
         self._loop = asyncio.get_running_loop()
         self._feeder = asyncio.create_task(self._feed(), name="batcher")
 
     @property
     def depth(self) -> int:
-        """Tiles waiting."""
-        return len(self._queue)
+        """Tiles being prepared or waiting."""
+        return self._gate.inside
 
     @property
     def healthy(self) -> bool:
@@ -110,15 +118,19 @@ class Batcher:
         self._check_open()
         self._gate.check(tiles)
 
-    def admit(self, tiles: int) -> Admission:
+    def admit(self, tiles: int, *, ahead: bool = False) -> Admission:
         """Keeps room in the queue for a request until it submits; `with` gives back what it does not need.
+
+        Args:
+            tiles: that it has.
+            ahead: whether they are windows that nobody prepares yet.
 
         Raises:
             OverloadedError: there is no room for all its tiles; says when to return.
             UnavailableError: the service is shutting down, or has no engine.
         """
         self._check_open()
-        return self._gate.admit(tiles)
+        return self._gate.admit(tiles, ahead=ahead)
 
     async def submit(
         self,
@@ -145,13 +157,13 @@ class Batcher:
         admission = current.get() or self.admit(len(tiles))
         loop = asyncio.get_running_loop()
         admission.use(len(tiles))
-        alone = not (self._running or len(self._queue) or self._gate.reserved)
+        alone = not (self._running or len(self._queue) or self._gate.preparing)
         waiting = [Waiting(dn, encoding, output, loop.create_future(), alone) for dn, encoding in tiles]
         if on_result is not None:
             for index, tile in enumerate(waiting):
                 tile.future.add_done_callback(partial(_tell, on_result, index))
         self._queue.put(waiting)
-        self._note_queue()
+        self._gate.tell()
         self._wake.set()
         try:
             return await asyncio.gather(*(w.future for w in waiting), return_exceptions=True)
@@ -204,7 +216,7 @@ class Batcher:
         # more done. What came while something ran is not alone, and so clients in turn do not seem to be.
         alone = oldest.alone and not self._running and len(self._queue) <= self._max_alone
         batch = self._take(self._pool.idle, alone=alone)
-        self._note_queue()
+        self._gate.tell()
         if batch is not None:
             self._alone = alone
             task = asyncio.create_task(self._run(self._pool.begin(batch), batch))
@@ -262,7 +274,7 @@ class Batcher:
             self._queue.finish(len(batch.tiles))
             self._gate.measure(len(batch.tiles), batch.elapsed_s)
             batch.answer(results)
-            self._note_queue()
+            self._gate.tell()
             batch = cast(Batch | None, batch.following)
 
     def _failed(self, batch: list[Waiting], error: EngineError) -> None:
@@ -282,12 +294,8 @@ class Batcher:
             for tile in self._queue.clear():
                 if not tile.future.done():
                     tile.future.set_exception(UnavailableError(self.reason, "engine-failed"))
-            self._note_queue()
+            self._gate.tell()
         self._wake.set()
-
-    def _note_queue(self) -> None:
-        metrics.QUEUE_DEPTH.set(len(self._queue))
-        metrics.QUEUE_CAPACITY.set(self._gate.capacity)
 
 
 def _tell(

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 from model.bundle import Bundle
 from service.batcher import Batcher
+from service.batching.admission import Admission
 from service.describe import PreparedTile
 from service.errors import TILE_ERRORS, DeadlineError, RequestError, ServiceError
 from service.files import Source
@@ -83,12 +84,13 @@ class Scenes:
         report = Report(cache="bypass" if bypass else "hit")
         size = max(1, self._settings.max_inflight_windows // _CHUNKS)
         limit_s = deadline.timeout_s(timeout_s, size, self._settings)
-        with self._batcher.admit(max(1, min(self.windows, size * _CHUNKS))):
+        # Room for the first windows, until they were read: what waits later counts in the queue.
+        with self._batcher.admit(max(1, min(self.windows, size)), ahead=True) as admission:
             for index, grid in enumerate(self._grids):
                 if isinstance(grid, Exception):
                     await take([Outcome(index, grid)])
                 else:
-                    await self._scene(grid, pooling, take, report, size, limit_s, bypass=bypass)
+                    await self._scene(grid, pooling, take, report, admission, size, limit_s, bypass=bypass)
         return report
 
     async def _scene(
@@ -97,6 +99,7 @@ class Scenes:
         pooling: Pooling,
         take: Take,
         report: Report,
+        admission: Admission,
         size: int,
         limit_s: float,
         *,
@@ -111,6 +114,7 @@ class Scenes:
                     windows = await self._read(grid, size, report, limit_s)
                 except TILE_ERRORS as error:
                     failure = error
+                admission.release()
                 if windows:
                     good = [tile for _, tile in windows if isinstance(tile, PreparedTile)]
                     work = self._results.of(good, pooling, report, bypass=bypass)

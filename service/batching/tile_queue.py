@@ -79,6 +79,11 @@ class TileQueue:
         """Tiles that wait, and those that were taken and are not finished."""
         return self._length + self._taken
 
+    @property
+    def taken(self) -> int:
+        """Tiles that were taken and are not finished."""
+        return self._taken
+
     def put(self, tiles: Iterable[Waiting]) -> None:
         """Adds the tiles of one request, behind the requests that wait."""
         if request := deque(tiles):

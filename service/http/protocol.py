@@ -1,4 +1,8 @@
-"""HTTP/1.1 connections whose headers must be small and soon complete; uvicorn limits neither."""
+"""HTTP/1.1 connections whose headers must be small and soon complete; uvicorn limits neither.
+
+The same holds for what follows a body in chunks (RFC 9112, 7.1.2), which nobody reads here, and for the rest
+of a body whose request has been answered before.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 # Query parameters and headers of one request: ten times what browsers and proxies send.
 _MAX_HEADER_BYTES = 65_536
+# The rest of a body that nobody waits for: a client that sends less is none that will read its answer.
+_MIN_BYTES_PER_S = 1_000
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -31,6 +37,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._in_headers = True
         self._in_body = False
+        self._bytes_beside_body = 0  # since the last of the body: sizes of chunks and trailers
+        self._bytes_of_rest = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has come; it must say what it wants."""
@@ -50,12 +58,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._in_headers, self._header_bytes = True, 0  # the next request on a connection that was kept
         if self._in_headers:
             self._header_bytes += len(data)
+        else:
+            self._bytes_beside_body += len(data)
+            self._bytes_of_rest += len(data)
         super().data_received(data)
         if self._in_headers:
             if self._header_bytes > _MAX_HEADER_BYTES:
                 self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
             elif self._timer is None:  # most come in one piece and need none
                 self._expect_rest()
+        elif self._in_body and self._bytes_beside_body > _MAX_HEADER_BYTES:
+            self._refuse(
+                431,
+                f"more than {_MAX_HEADER_BYTES:,} bytes came that are no part of the body; expected fewer",
+            )
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -66,12 +82,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its headers are over, and what comes now is its body."""
         self._in_headers, self._in_body = False, True
+        self._bytes_beside_body = 0
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. One behind the body is not kept: nothing asks for it."""
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body."""
+        self._bytes_beside_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Its body is over."""
         self._in_body = False
+        self._stop_timer()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -88,6 +116,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answered(self, answer: OneWrite) -> None:
         answer.complete()
         self.on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._bytes_of_rest = 0
+            self._watch_rest()
+
+    def _watch_rest(self) -> None:
+        self._timer = self.loop.call_later(self.header_timeout_s, self._check_rest)
+
+    def _check_rest(self) -> None:
+        if self._bytes_of_rest < _MIN_BYTES_PER_S * self.header_timeout_s:
+            self.transport.close()
+        else:
+            self._bytes_of_rest = 0
+            self._watch_rest()
 
     def _expect_rest(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout_s, self._too_late)
@@ -106,6 +147,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_timer()
         if self.transport.is_closing():
+            return
+        if self._in_body and self.cycle.response_started:  # it has its answer
+            self.transport.close()
             return
         body = dumps(problem_of_status(status, detail, ""))
         metrics.REQUESTS.labels("unmatched", f"http-{status}").inc()

@@ -14,7 +14,6 @@ from model.tile_errors import TileError
 
 MAX_BYTES = 1 << 20  # real ones have 15 to 35 kB
 _WANTED = ("SPACECRAFT_ID", "SENSOR_ID", "DATE_ACQUIRED", "SCENE_CENTER_TIME", "LANDSAT_PRODUCT_ID")
-_ODL_LINE = re.compile(r'^\s*([A-Z0-9_]+)\s*=\s*"?([^"\r\n]*?)"?\s*$', re.MULTILINE)
 _MAX_DEPTH = 32
 _EXPECTED = "expected the _MTL.txt, _MTL.xml or _MTL.json of a Landsat product"
 _NOT_OLI = re.compile(r"L[A-Z]0?([1-7])_", re.IGNORECASE)
@@ -47,10 +46,7 @@ def parse(data: bytes) -> Mtl:
     elif text.startswith("<"):
         found = _from_xml(text)
     else:
-        found = {}
-        for name, value in _ODL_LINE.findall(text):
-            if name in _WANTED:
-                found.setdefault(name, value)
+        found = _from_odl(text)
     if not found:
         raise TileError("bad-parameter", f"MTL names neither satellite nor time; {_EXPECTED}")
     day, time = found.get("DATE_ACQUIRED"), found.get("SCENE_CENTER_TIME")
@@ -85,6 +81,17 @@ def check_sensor(mtl: Mtl | None, name: str | None) -> None:
         raise TileError(
             "bad-parameter", f"MTL says that the sensor is {sensor[:40]!r}; expected OLI or OLI_TIRS"
         )
+
+
+def _from_odl(text: str) -> dict[str, str]:
+    """Lines `NAME = VALUE`, the value in quotes or not."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        name, equals, value = line.partition("=")
+        value = value.strip()
+        if equals and (name := name.strip()) in _WANTED:
+            found.setdefault(name, value[1:-1] if value[:1] == value[-1:] == '"' else value)
+    return found
 
 
 def _from_json(text: str) -> dict[str, str]:

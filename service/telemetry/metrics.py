@@ -63,7 +63,7 @@ BATCH_SIZE = Histogram(
 )
 QUEUE_DEPTH = Gauge(
     "landmoe_queue_depth_tiles",
-    "Tiles waiting for the engine",
+    "Tiles being prepared for the engine or waiting for it",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )

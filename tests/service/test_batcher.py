@@ -203,7 +203,9 @@ def test_a_full_queue_refuses_the_whole_request_and_says_when_to_come_back() -> 
         await entered(engine)
         tasks.append(asyncio.create_task(batcher.submit([tile(n) for n in range(1, 4)], "mean")))
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="2 tiles came, 3 are waiting and at most 4") as refused:
+        with pytest.raises(
+            OverloadedError, match="2 tiles came, 3 are being prepared or waiting; expected at most 4"
+        ) as refused:
             await batcher.submit([tile(8), tile(9)], "mean")
         assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
         assert batcher.depth == 3

@@ -44,7 +44,9 @@ def test_room_is_counted_in_tiles_from_admission_to_the_queue() -> None:
     waiting = 0
     gate = Gate(10, 30, lambda: waiting)
     with gate.admit(8) as admission:
-        with pytest.raises(OverloadedError, match="3 tiles came, 8 are waiting and at most 10"):
+        with pytest.raises(
+            OverloadedError, match="3 tiles came, 8 are being prepared or waiting; expected at most 10"
+        ):
             gate.admit(3)
         waiting = 5
         admission.use(5)  # five are in the queue, three are still being decoded
@@ -58,6 +60,36 @@ def test_a_slow_engine_is_not_given_more_than_it_can_answer_in_time() -> None:
     assert gate.capacity == 30  # 15 s of work
     refused_s(gate, 1)
     assert measured(Gate(1000, 30, lambda: 100), 500).capacity == 1000
+
+
+def trickle(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile every half second, computed in 10 ms; nothing waits for the engine."""
+    for n in range(60):
+        monkeypatch.setattr("service.batching.admission.time.monotonic", lambda n=n: n / 2)
+        gate.measure(1, 0.01)
+
+
+def test_an_idle_engine_is_not_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a scene that is being opened nor a file that takes long to read says how fast the engine is."""
+    gate = Gate(1000, 30, lambda: 0, preparers=2)
+    with gate.admit(256, ahead=True), gate.admit(1):
+        trickle(gate, monkeypatch)
+    assert gate.tiles_per_s == pytest.approx(100)
+    with gate.admit(64):  # more than can be prepared at a time: some wait
+        trickle(gate, monkeypatch)
+    assert gate.tiles_per_s < 3
+
+
+def test_room_for_a_scene_counts_until_its_first_windows_are_read() -> None:
+    gate = Gate(300, 30, lambda: 0)
+    with gate.admit(256, ahead=True) as admission:
+        with pytest.raises(OverloadedError):
+            gate.check(64)
+        admission.release()
+        gate.check(64)
+        admission.use(256)  # what is submitted later changes nothing
+        assert gate.inside == 0
+    assert gate.inside == 0
 
 
 @given(

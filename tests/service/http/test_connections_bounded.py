@@ -116,6 +116,47 @@ def test_a_refused_key_does_not_read_the_body(server: ServerProcess) -> None:
     assert seconds < TIMEOUT_S
 
 
+CHUNKED = b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("flood", [b"X-A: 0123456789\r\n", b"x"])
+def test_what_follows_a_body_is_bounded(server: ServerProcess, flood: bytes) -> None:
+    sent = 0
+    with connected(server) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(CHUNKED + b"0\r\n" + (b"X-B: " if flood == b"x" else b""))
+        while sent < 40_000_000:
+            connection.sendall(flood * (100_000 // len(flood)))
+            sent += 100_000
+    assert sent < 20_000_000  # much of it in the buffers of both ends
+
+
+def test_a_few_trailers_are_no_headers(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(CHUNKED + b"3\r\nabc\r\n0\r\nX-A: x\r\nX-B: y\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer, _ = told(connection)
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("begin", [CHUNKED + b"0\r\nX-A: ", CHUNKED + b"fffff\r\n"])
+def test_an_answered_request_must_come_to_its_end(server: ServerProcess, begin: bytes) -> None:
+    """However slowly its rest comes in."""
+    with connected(server) as connection:
+        connection.sendall(begin)
+        connection.settimeout(0.2)
+        start, answer = time.monotonic(), b""
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - start < 10:
+                try:
+                    if not (piece := connection.recv(65_536)):
+                        break
+                    answer += piece
+                except TimeoutError:
+                    connection.sendall(b"a")
+        assert time.monotonic() - start < 10
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 def test_metrics_on_their_own_port(server: ServerProcess) -> None:
     url: str = server.metrics_url  # type: ignore[attr-defined]
     text = httpx.get(url).text
