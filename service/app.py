@@ -10,7 +10,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
@@ -31,6 +30,7 @@ from service.errors import (
 )
 from service.http import api_keys, openapi
 from service.http.connections import Connections
+from service.http.cors import Cors
 from service.http.guard import EXPOSED, Guard
 from service.http.middleware import Observed
 from service.http.spool import Spool
@@ -148,7 +148,7 @@ def create_app(
     app.add_middleware(Guard, keys=keys, body_timeout_s=settings.body_timeout_s, allow_origins=bool(origins))
     if origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],

@@ -224,7 +224,7 @@ def _metadata_objects(values: Mapping[str, Sequence[str]], tiles: int) -> list[A
 
 def _validate_object(index: int, row: Any) -> TileParameters | RequestError:
     if not isinstance(row, dict):
-        return RequestError("bad-parameter", f"metadata[{index}] is {_shown(str(row))}; expected an object")
+        return RequestError("bad-parameter", f"metadata[{index}] is {_told(row)}; expected an object")
     given = {
         name: str(value) if name == "id" and type(value) in (int, float) else value
         for name, value in row.items()
@@ -238,7 +238,7 @@ def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestEr
         return model.model_validate(row)
     except ValidationError as error:
         problems = [
-            f"{_shown_name(e['loc'])} is {_shown(str(e['input']))}: {e['msg'][0].lower()}{e['msg'][1:]}"
+            f"{_shown_name(e['loc'])} is {_told(e['input'])}: {e['msg'][0].lower()}{e['msg'][1:]}"
             for e in error.errors(include_url=False, include_context=False)[:10]
         ]
         return RequestError("bad-parameter", "; ".join(problems))
@@ -247,6 +247,13 @@ def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestEr
 def _shown_name(location: Sequence[int | str]) -> str:
     name = ".".join(map(str, location))
     return name if name in PER_TILE or name.isidentifier() else _shown(name)
+
+
+def _told(value: object) -> str:
+    try:
+        return _shown(str(value))
+    except RecursionError:  # JSON may nest deeper than Python follows
+        return f"a {type(value).__name__} that nests deeply"
 
 
 def _shown(text: str) -> str:

@@ -56,7 +56,7 @@ class Pipeline:
         # A thread of their own: a scene is long, and tiles must not wait behind it.
         self._scene_readers = ThreadPoolExecutor(max(1, decode_threads // 2), thread_name_prefix="scene")
         self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
-        computed_with = f"{engine.provider}:{engine.precision}".encode()
+        computed_with = f"{engine.provider}:{engine.runtime}:{engine.precision}".encode()
         self.answers = WholeAnswers(rules(engine.bundle, self._limits) + computed_with, cache)
 
     async def warm_up(self) -> None:

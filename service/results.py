@@ -43,6 +43,7 @@ class Report:
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
     cache: CacheState = "hit"
+    missed: set[bytes] = field(default_factory=set)  # keys that were looked up and are not asked for again
 
     def note(self, stage: str, seconds: float) -> None:
         """Adds to the time of a stage."""
@@ -70,6 +71,7 @@ class Results:
         self._namespace = Namespace(
             engine.bundle.encoder_digest(engine.precision),
             engine.provider,
+            engine.runtime,
             engine.precision,
             engine.bundle.preprocessing.version,
         )
@@ -96,7 +98,10 @@ class Results:
         keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
         found: list[bytes | None] = [None] * len(tiles)
         if not bypass:
-            found = await self._look_up(keys, pooling, report)
+            unknown = [key for key in keys if key not in report.missed]
+            if unknown:
+                values = dict(zip(unknown, await self._look_up(unknown, pooling, report), strict=True))
+                found = [values.get(key) for key in keys]
             if None in found:
                 report.cache = "miss"
         # Equal tiles of one request are computed once, too.
@@ -128,6 +133,7 @@ class Results:
             return []
         keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
         found = await self._look_up(keys, pooling, report)
+        report.missed.update(key for key, value in zip(keys, found, strict=True) if value is None)
         return [
             None if value is None else self._answer(tile, value, pooling)
             for tile, value in zip(tiles, found, strict=True)

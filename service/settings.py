@@ -43,7 +43,10 @@ class Settings(BaseSettings):
         default=None, ge=1, description="threads of the engine; the CPU quota divided by the workers if unset"
     )
     max_batch_size: int | None = Field(
-        default=None, ge=1, le=1024, description="tiles; 4 on a CPU, for each of its threads, and 64 on a GPU"
+        default=None,
+        ge=1,
+        le=1024,
+        description="tiles in a batch of one worker; 16 on a CPU, 64 on a GPU if unset",
     )
     max_queue_delay_ms: float = Field(
         default=0,

@@ -11,20 +11,22 @@ _SHOWN = 12  # characters of a digest that tell an operator which model keys are
 
 
 class Namespace:
-    """Makes keys that no other model, precision, provider or rule of preparation shares.
+    """Makes keys that no other model, precision, provider, runtime or rule of preparation shares.
 
     Args:
         encoder_digest: SHA-256 (hex) of the ONNX file that runs.
         provider: what it runs on.
+        runtime: what computes, since each rounds in its own way.
         precision: and in which numbers.
         preprocessing_version: of the rules that made the tile.
     """
 
     def __init__(
-        self, encoder_digest: str, provider: str, precision: str, preprocessing_version: int
+        self, encoder_digest: str, provider: str, runtime: str, precision: str, preprocessing_version: int
     ) -> None:
-        self._whole = f"{encoder_digest}:{provider}:{precision}:{preprocessing_version}"
-        self._shown = f"{encoder_digest[:_SHOWN]}:{provider}:{precision}:{preprocessing_version}"
+        rest = f"{provider}:{runtime}:{precision}:{preprocessing_version}"
+        self._whole = f"{encoder_digest}:{rest}"
+        self._shown = f"{encoder_digest[:_SHOWN]}:{rest}"
 
     def key(self, tile: bytes, output: str) -> bytes:
         """The key of one output of one prepared tile: `landmoe:`, what people look for, and a SHA-256 of all.

@@ -115,7 +115,7 @@ async def run(
     divided = await client.divided(tiles, alone=scenes)
     single = len(divided) == 1
     try:
-        merge = merger(wanted, scenes=scenes)
+        merge = merger(wanted, route, scenes=scenes)
         wire = merge.wire_format
     except ValueError as error:
         if not single or len(tiles) > 1:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from service.clients.results import decoded
 from service.json_text import dumps
@@ -107,7 +108,7 @@ class NpyMerger:
 
     def __init__(self, *, scenes: bool) -> None:
         self.wire_format = "npy" if scenes else "base64"
-        self._rows: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
+        self._rows: list[NDArray[np.float32] | None] = []
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
@@ -128,14 +129,16 @@ class NpyMerger:
         """See `Merger.finish`."""
         found = next(row for row in self._rows if row is not None)
         missing = np.full_like(found, math.nan)
-        buffer = io.BytesIO()
-        values = np.stack([missing if row is None else row for row in self._rows])
-        np.lib.format.write_array(buffer, values, version=(1, 0), allow_pickle=False)
-        return buffer.getvalue()
+        return npy(np.stack([missing if row is None else row for row in self._rows]))
 
 
-def merger(output_format: str, *, scenes: bool) -> Merger:
+def merger(output_format: str, route: str, *, scenes: bool) -> Merger:
     """The merger for a format of the service.
+
+    Args:
+        output_format: that is wanted.
+        route: /embed or /classify, which is asked.
+        scenes: whether each tile is one, with many windows.
 
     Raises:
         ValueError: answers in this format cannot be put together.
@@ -144,6 +147,10 @@ def merger(output_format: str, *, scenes: bool) -> Merger:
         return JsonMerger(output_format)
     if output_format == "ndjson":
         return NdjsonMerger()
+    if output_format == "npy" and route == "/classify" and not scenes:
+        from service.clients.merge_parquet import ProbabilitiesMerger
+
+        return ProbabilitiesMerger()
     if output_format == "npy":
         return NpyMerger(scenes=scenes)
     if output_format == "parquet":
@@ -151,6 +158,13 @@ def merger(output_format: str, *, scenes: bool) -> Merger:
 
         return ParquetMerger()
     raise ValueError(f"{output_format} holds one scene; several tiles were given")
+
+
+def npy(values: NDArray[np.float32]) -> bytes:
+    """An array in the NPY format, version 1.0."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, values, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _renumber(items: Iterator[Item] | Sequence[Item], indices: Sequence[int]) -> None:

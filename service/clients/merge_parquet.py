@@ -1,4 +1,4 @@
-"""GeoParquet answers → one GeoParquet file."""
+"""GeoParquet answers → one GeoParquet file, or one array of probabilities."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet
 
-from service.clients.merge import Item, Piece, all_failed, count
+from service.clients.merge import Item, Piece, all_failed, count, npy
+from service.formats.parquet import label_columns
 
 
 class ParquetMerger:
@@ -32,19 +35,13 @@ class ParquetMerger:
             self._tables.append(piece)
             return piece
         table = parquet.read_table(io.BytesIO(piece))
+        failed = _errors(table, indices)
         numbers = pa.array([indices[i] for i in table["index"].to_pylist()], pa.int32())
         position = table.schema.get_field_index("index")
         table = table.set_column(position, table.schema.field("index"), numbers)
         self._tables.append(table.replace_schema_metadata(None))
         self._note(parquet.read_metadata(io.BytesIO(piece)).metadata)
-        errors = zip(
-            table["index"].to_pylist(), table["id"].to_pylist(), table["error"].to_pylist(), strict=True
-        )
-        return [
-            {"index": index, "id": tile_id, "error": _problem(text)}
-            for index, tile_id, text in errors
-            if text is not None
-        ]
+        return failed
 
     def finish(self) -> bytes:
         """See `Merger.finish`."""
@@ -74,6 +71,45 @@ class ParquetMerger:
         if boxes:
             sides = list(zip(*boxes, strict=True))
             column["bbox"] = [*map(min, sides[:2]), *map(max, sides[2:])]
+
+
+class ProbabilitiesMerger:
+    """NPY of /classify: float32 (N, labels) in the order of the probe's labels; NaN where a tile failed.
+
+    Asked for as GeoParquet, which says what failed and why.
+    """
+
+    wire_format = "parquet"
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.float32] | int] = []
+
+    def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
+        """See `Merger.add`."""
+        if not isinstance(piece, bytes):
+            self._parts.append(len(piece))
+            return piece
+        table = parquet.read_table(io.BytesIO(piece))
+        labels = orjson.loads(parquet.read_metadata(io.BytesIO(piece)).metadata[b"emb"])["labels"]
+        columns = [table[name].to_numpy() for name in label_columns(labels)]  # null becomes NaN
+        self._parts.append(np.stack(columns, axis=1).astype(np.float32))
+        return _errors(table, indices)
+
+    def finish(self) -> bytes:
+        """See `Merger.finish`."""
+        width = next(part.shape[1] for part in self._parts if not isinstance(part, int))
+        parts = [np.full((p, width), np.nan, np.float32) if isinstance(p, int) else p for p in self._parts]
+        return npy(np.concatenate(parts))
+
+
+def _errors(table: pa.Table, indices: Sequence[int]) -> list[Item]:
+    """The items that failed, with their index among all tiles."""
+    rows = zip(*(table[name].to_pylist() for name in ("index", "id", "error")), strict=True)
+    return [
+        {"index": indices[index], "id": tile_id, "error": _problem(text)}
+        for index, tile_id, text in rows
+        if text is not None
+    ]
 
 
 def _failed_rows(items: Sequence[Item], schema: pa.Schema) -> pa.Table:

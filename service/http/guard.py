@@ -27,7 +27,15 @@ _HEADERS = {
 }
 _NAMES = frozenset(name.lower().encode() for name in (*_HEADERS, "Content-Security-Policy"))
 # What pages of other origins may read of an answer (CORS).
-EXPOSED = ("X-Request-ID", "Server-Timing", "X-Cache", "X-Batch-Size", "Retry-After", "Content-Disposition")
+EXPOSED = (
+    "X-Request-ID",
+    "Server-Timing",
+    "X-Cache",
+    "X-Batch-Size",
+    "X-Summary",
+    "Retry-After",
+    "Content-Disposition",
+)
 # Answers are data: nothing in them is to be run or loaded. The documentation page runs its own scripts.
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _PAGE_POLICY = (

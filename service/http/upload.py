@@ -29,6 +29,7 @@ RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "im
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
 UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 _CHUNK_BYTES = 1 << 18
+_FIELDS_TOGETHER = 4  # times the largest field: what all fields of a form may come to
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 
 
@@ -177,6 +178,7 @@ class _FormParser(MultiPartParser):
     share: Share
     max_tiles: int
     _tiles = 0
+    _field_bytes = 0
 
     def on_headers_finished(self) -> None:
         """A part begins; if it is a file, it is kept in our spool."""
@@ -191,6 +193,15 @@ class _FormParser(MultiPartParser):
             self._current_part.file = UploadFile(
                 cast(BinaryIO, file), size=0, filename=made.filename, headers=made.headers
             )
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a part; fields stay in memory, where there is not room for any number of them."""
+        if self._current_part.file is None:
+            self._field_bytes += end - start
+            most = _FIELDS_TOGETHER * self.max_part_size
+            if self._field_bytes > most:
+                raise MultiPartException(f"Too many bytes in form fields. Maximum of all is {most:,}.")
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         """The closing boundary has come."""

@@ -10,6 +10,7 @@ from rasterio.io import DatasetReader
 
 from service.rasters.georeference import Affine, Georeference, placed
 from service.rasters.raster_header import GeotiffError, Header, Limits
+from service.rasters.tiff_header import MAX_DIRECTORIES, MAX_TAG_BYTES, Announced
 
 
 def check(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
@@ -28,7 +29,7 @@ def check(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
         raise GeotiffError(
             "too-large", f"the raster is {width} x {height} px; expected at most {limits.max_pixels:,} pixels"
         )
-    check_bands(count, limits)
+    _check_bands(count, limits)
     kinds = sorted(set(dataset.dtypes))
     if any(kind.startswith("complex") for kind in kinds):
         raise GeotiffError(
@@ -48,12 +49,26 @@ def check(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
         )
 
 
-def check_bands(count: int, limits: Limits) -> None:
-    """Refuses more bands than are allowed.
+def check_announced(said: Announced, limits: Limits) -> None:
+    """Refuses what GDAL would take memory for when it opens the file.
 
     Raises:
         GeotiffError: `too-large`.
     """
+    _check_bands(said.bands, limits)
+    if said.tag_bytes > MAX_TAG_BYTES:
+        raise GeotiffError(
+            "too-large",
+            f"a tag of the file has {said.tag_bytes:,} bytes; expected at most {MAX_TAG_BYTES:,} in any but "
+            "the places of strips or tiles",
+        )
+    if said.directories > MAX_DIRECTORIES:
+        raise GeotiffError(
+            "too-large", f"the file has more than {MAX_DIRECTORIES:,} directories; expected one raster"
+        )
+
+
+def _check_bands(count: int, limits: Limits) -> None:
     if count > limits.max_bands:
         raise GeotiffError("too-large", f"the raster has {count} bands; expected at most {limits.max_bands}")
 

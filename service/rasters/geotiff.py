@@ -26,7 +26,7 @@ from service.rasters.plain_tiff import PlainTiff
 from service.rasters.raster_header import GeotiffError as GeotiffError
 from service.rasters.raster_header import Header as Header
 from service.rasters.raster_header import Limits as Limits
-from service.rasters.tiff_header import MAGIC, announced_bands, with_readable_metadata
+from service.rasters.tiff_header import MAGIC, announced, with_readable_metadata
 
 # GDAL's complaints about a damaged upload become the answer; on stderr anyone could make noise with them.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)
@@ -101,7 +101,7 @@ class Reader:
         self._bytes_read = 0  # through GDAL
         self._masked = False
         if not self.plain:
-            dataset_header.check_bands(announced_bands(content), limits)
+            dataset_header.check_announced(announced(content), limits)
             self._open_dataset(content, limits, tiff, whole=whole)
 
     def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:

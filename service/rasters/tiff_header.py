@@ -1,4 +1,4 @@
-"""The first directory of a TIFF, as far as it must be looked at before GDAL does."""
+"""The directories of a TIFF, as far as they must be looked at before GDAL does."""
 
 from __future__ import annotations
 
@@ -6,16 +6,36 @@ import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+MAX_TAG_BYTES = 1 << 20  # real ones of GDAL have some kilobytes
+MAX_DIRECTORIES = 1000  # overviews and masks: real files have some ten
 _GDAL_METADATA = 42112  # XML with band names, scales and offsets
 _SAMPLES_PER_PIXEL = 277
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # struct's formats of TIFF's types
+_SIZES = {
+    3: 2,
+    4: 4,
+    5: 8,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}  # bytes; others have 1
+_PLACES_OF_BLOCKS = frozenset({273, 279, 324, 325})  # offsets and sizes, one for each strip or tile
 _MAX_ENTRIES = 4096  # TIFF knows some hundred tags
+_ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 
 Data = bytes | memoryview | mmap.mmap
+_Entry = tuple[int, int, int, bytes]  # tag, type, count, and value or offset
 
 
 def with_readable_metadata(data: bytes) -> bytes:
@@ -42,59 +62,82 @@ def make_metadata_readable(path: Path) -> None:
 def _unreadable(data: Data) -> tuple[slice, bytes | None]:
     """Where GDAL_METADATA is, and what to put there; None if it can stay."""
     span = _text_of(data, _GDAL_METADATA)
+    if span.stop - span.start > MAX_TAG_BYTES:  # will be refused
+        return span, None
     text = bytes(data[span])
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:
-        return span, bytes(byte if byte < 0x80 else ord("?") for byte in text)
+        return span, text.translate(_ASCII)
     return span, None
 
 
-def announced_bands(content: bytes | memoryview | Path) -> int:
-    """How many bands a file says it has, 1 if it does not say.
+class Announced(NamedTuple):
+    """What a file says it has and GDAL would take memory for before anyone can ask it.
 
-    GDAL makes an object for each before anyone can ask it: 47 MB for the 65,535 that 60 bytes announce.
+    `bands` of the first directory, 1 if it does not say: an object for each, 47 MB for the 65,535 that 60
+    bytes announce. `tag_bytes` of the largest tag that is in the file, but for places of blocks: it is copied
+    several times. `directories`, of which no more are looked at than are allowed.
     """
+
+    bands: int
+    tag_bytes: int
+    directories: int
+
+
+def announced(content: bytes | memoryview | Path) -> Announced:
+    """What a file announces, as far as its directories can be read."""
     if isinstance(content, Path):
         with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _announced(data)
     return _announced(content)
 
 
-def _announced(data: Data) -> int:
-    found = 1
+def _announced(data: Data) -> Announced:
+    bands, largest, directories = 1, 0, 0
     order = _order(data)
-    for tag, kind, _, value in _entries(data):
-        if tag == _SAMPLES_PER_PIXEL and kind in _WHOLE_NUMBERS:
-            number = order + _WHOLE_NUMBERS[kind]
-            if struct.calcsize(number) <= len(value):
-                found = max(found, *struct.unpack_from(number, value))
-    return found
+    for directories, entries in enumerate(_directories(data), 1):  # their number, in the end
+        for tag, kind, length, value in entries:
+            if tag == _SAMPLES_PER_PIXEL and kind in _WHOLE_NUMBERS and directories == 1:
+                number = order + _WHOLE_NUMBERS[kind]
+                if struct.calcsize(number) <= len(value):
+                    bands = max(bands, *struct.unpack_from(number, value))
+            size = length * _SIZES.get(kind, 1)
+            if tag not in _PLACES_OF_BLOCKS and size <= len(data):  # what is not there, GDAL says itself
+                largest = max(largest, size)
+    return Announced(bands, largest, directories)
 
 
 def _text_of(data: Data, wanted: int) -> slice:
     """Where the value of an ASCII tag of the first directory lies; empty where there is none."""
-    for tag, _, length, value in _entries(data):
+    for tag, _, length, value in next(_directories(data), ()):
         if tag == wanted and length > len(value):
             (start,) = struct.unpack(_order(data) + ("Q" if len(value) == 8 else "I"), value)
             return slice(min(start, len(data)), min(start + length, len(data)))
     return slice(0, 0)
 
 
-def _entries(data: Data) -> Iterator[tuple[int, int, int, bytes]]:
-    """Tag, type, count and value or offset of the first directory's entries, as far as there are any."""
+def _directories(data: Data) -> Iterator[list[_Entry]]:
+    """The entries of one directory after the other, as far as there are any."""
     order = _order(data)
     big = bytes(data[2:4]) in (b"+\0", b"\0+")
     header, count_format, entry_format = ("8xQ", "Q", "HHQ8s") if big else ("4xI", "H", "HHI4s")
+    place_format = order + ("Q" if big else "I")
+    step = struct.calcsize(order + entry_format)
+    seen = {0}
     try:
         (position,) = struct.unpack_from(order + header, data)
-        (entries,) = struct.unpack_from(order + count_format, data, position)
+        for _ in range(MAX_DIRECTORIES + 1):
+            if position in seen:  # the last says 0; one in a circle is damaged
+                return
+            seen.add(position)
+            (entries,) = struct.unpack_from(order + count_format, data, position)
+            position += struct.calcsize(order + count_format)
+            directory = data[position : position + min(entries, _MAX_ENTRIES) * step]
+            yield list(struct.iter_unpack(order + entry_format, directory[: len(directory) // step * step]))
+            (position,) = struct.unpack_from(place_format, data, position + entries * step)
     except (struct.error, OverflowError):  # damaged; GDAL will say how
         return
-    position += struct.calcsize(order + count_format)
-    step = struct.calcsize(order + entry_format)
-    directory = data[position : position + min(entries, _MAX_ENTRIES) * step]
-    yield from struct.iter_unpack(order + entry_format, directory[: len(directory) // step * step])
 
 
 def _order(data: Data) -> str:

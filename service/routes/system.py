@@ -100,6 +100,7 @@ async def model(request: Request) -> dict[str, Any]:
     }
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process alive", operation_id="livez", response_model=Live)
 async def livez(request: Request) -> dict[str, str]:
     """200 as long as the process answers and can help itself; restart it when this fails."""
@@ -109,6 +110,7 @@ async def livez(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Are requests taken",

@@ -25,6 +25,8 @@ from service.routes.entry import enter
 from service.settings import Settings
 from service.telemetry import metrics
 
+# A dictionary of structured fields (RFC 9651).
+SUMMARY = "X-Summary"
 _ANSWERED = metrics.TILES.labels("ok")
 
 Options = TypeVar("Options", EmbedOptions, ClassifyOptions)
@@ -66,7 +68,9 @@ async def respond(
         upload.close()
     if response.status_code >= 400:
         request.state.outcome = code_of(tally.failures[0][1])
-    elif key is not None and report.cache == "hit" and options.fit != "grid" and isinstance(response, Whole):
+    elif options.fit == "grid":  # some formats have no room for it
+        response.headers[SUMMARY] = ", ".join(f"{name}={n}" for name, n in tally.summary().items())
+    elif key is not None and report.cache == "hit" and isinstance(response, Whole):
         answers.put(key, bytes(response.body), wanted)
     return response
 

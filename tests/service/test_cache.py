@@ -26,14 +26,15 @@ def test_keys_differ_in_everything_that_changes_a_result() -> None:
     assert tile_hash(dn, encoding) == tile_hash(np.asfortranarray(dn), encoding.copy())
     tile = tile_hash(dn, encoding)
     names = [
-        Namespace("a" * 64, "cpu", "fp32", 1),
-        Namespace("a" * 63 + "b", "cpu", "fp32", 1),
-        Namespace("a" * 64, "cuda", "fp32", 1),
-        Namespace("a" * 64, "cpu", "fp16", 1),
-        Namespace("a" * 64, "cpu", "fp32", 2),
+        Namespace("a" * 64, "cpu", "kernels", "fp32", 1),
+        Namespace("a" * 63 + "b", "cpu", "kernels", "fp32", 1),
+        Namespace("a" * 64, "cuda", "kernels", "fp32", 1),
+        Namespace("a" * 64, "cpu", "onnxruntime", "fp32", 1),
+        Namespace("a" * 64, "cpu", "kernels", "fp16", 1),
+        Namespace("a" * 64, "cpu", "kernels", "fp32", 2),
     ]
     keys = {name.key(tile, output) for name in names for output in ("mean", "cls")}
-    assert len(keys) == 10
+    assert len(keys) == 12
     assert all(key.startswith(b"landmoe:aaaaaaaaaaaa:") for key in keys)
 
 

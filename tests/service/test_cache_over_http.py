@@ -68,6 +68,17 @@ def test_a_file_that_comes_again_is_neither_decoded_nor_computed(
     assert {w["code"] for w in _item(second)["warnings"]} >= {"assumed-utc", "far-from-file"}
 
 
+def test_a_tile_is_looked_up_once(client: TestClient) -> None:
+    _post(client)
+    before = {name: count._value.get() for name, count in LOOKUPS.items()}
+    assert _post(client, pooling="cls").headers["X-Cache"] == "miss"  # a file that is known, another output
+    after = {name: count._value.get() for name, count in LOOKUPS.items()}
+    assert {name: after[name] - before[name] for name in after if after[name] > before[name]} == {
+        ("alias", "hit"): 1,
+        ("memory", "miss"): 1,
+    }
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

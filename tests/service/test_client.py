@@ -145,6 +145,14 @@ def test_a_scene(client: Client) -> None:
     assert answer.array().shape == (6, 12)
 
 
+def test_a_scene_says_what_was_left_out(client: Client) -> None:
+    pixels = dn_pixels(120, 80)
+    pixels[:, :40] = 0
+    answer = client.embed([geotiff(pixels), geotiff(dn_pixels(40, 40))], fit="grid")
+    assert len(answer) == 5
+    assert answer.summary == {"tiles": 2, "windows": 7, "embedded": 5, "skipped_empty": 2, "failed": 0}
+
+
 @pytest.mark.parametrize(
     "given", ["/no/such/file.tif", 7, np.zeros((3, 3)), dn_pixels().astype(np.complex64), [None]]
 )

@@ -253,6 +253,7 @@ def test_form_without_boundary(client: TestClient) -> None:
         ({"max_tiles": 2}, 3, {}),
         ({"max_fields": 2}, 1, {"id": "1", "lat": "1", "lon": "1"}),
         ({"max_field_kb": 0.1}, 1, {"id": "x" * 200}),
+        ({"max_field_kb": 0.1}, 1, {f"field{n}": "x" * 90 for n in range(5)}),
     ],
 )
 def test_parts_are_limited(
@@ -262,6 +263,15 @@ def test_parts_are_limited(
         "/embed", files=[("tile", ("a.tif", geotiff()))] * files, data=data
     )
     assert response.status_code == 413, response.text
+
+
+@pytest.mark.parametrize("metadata", ["[%s]", '[{"id": %s}]', '[{"datetime": %s, "lat": %s}]', "%s"])
+@pytest.mark.parametrize("nested", ["[" * 1000 + "]" * 1000, '{"a":' * 1000 + "0" + "}" * 1000])
+def test_json_may_nest_deeper_than_python_follows(client: TestClient, metadata: str, nested: str) -> None:
+    data = {"metadata": metadata.replace("%s", nested)}
+    response = client.post("/embed", files={"tile": geotiff()}, data=data)
+    assert response.status_code == 422, response.text
+    assert len(response.json()["detail"]) < 1000
 
 
 def test_rasters_are_limited_before_their_pixels_are_read(make_client: MakeClient) -> None:

@@ -107,6 +107,22 @@ def test_every_format_has_the_same_numbers(outputs: dict[str, Path], folder: Pat
             assert (np.asarray(other, np.float32) == values[row]).all()
 
 
+def test_probabilities_as_an_array(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
+    """Of many tiles, one of which is broken, and of one."""
+    array, table = tmp_path / "out.npy", tmp_path / "out.parquet"
+    for output in (array, table):
+        done = call("classify", str(folder), "-o", str(output), "--url", server.url)
+        assert done.exit_code == 1
+        assert "07.tif: the 6 bytes begin with b'broken'" in done.stderr
+    frame = geopandas.read_parquet(table)
+    labels = json.loads(pq.read_metadata(table).metadata[b"emb"])["labels"]
+    assert np.array_equal(np.load(array), frame[labels].to_numpy(np.float32), equal_nan=True)
+    assert np.isnan(np.load(array)).any(axis=1).tolist() == [n == 7 for n in range(35)]
+    done = call("classify", str(folder / "03.tif"), "-o", str(array), "--url", server.url)
+    assert done.exit_code == 0, done.stderr
+    assert np.array_equal(np.load(array), frame[labels].to_numpy(np.float32)[3:4])
+
+
 @pytest.mark.parametrize("kind", ["json", "parquet"])
 def test_in_process_gives_the_same(outputs: dict[str, Path], folder: Path, kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
@@ -187,7 +203,7 @@ def test_an_existing_output_is_kept_when_nothing_came(tmp_path: Path) -> None:
 
 
 def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, Path]) -> None:
-    merger = merge.merger("parquet", scenes=False)
+    merger = merge.merger("parquet", "/embed", scenes=False)
     error = {"type": "urn:landmoe:problem:empty-tile", "detail": "nothing there"}
     failed = merger.add([{"index": 0, "id": "a", "error": error}], [0])
     assert [item["id"] for item in failed] == ["a"]

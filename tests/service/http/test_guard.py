@@ -49,6 +49,11 @@ def test_probes_metrics_and_documentation_are_open(guarded: TestClient, path: st
     assert guarded.get(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_may_ask_for_no_body(guarded: TestClient, path: str) -> None:
+    assert (guarded.head(path).status_code, guarded.head(path).text) == (200, "")
+
+
 def test_refusals_are_counted(guarded: TestClient) -> None:
     guarded.post("/embed", content=b"")
     assert 'outcome="unauthorized"' in guarded.get("/metrics").text
@@ -112,6 +117,9 @@ def test_other_origins_are_not_let_in_unless_configured(make_client: MakeClient)
     )
     assert asked.status_code == 200
     assert "x-api-key" in asked.headers["access-control-allow-headers"].lower()
+    asked = client.options("/embed", headers=there | {"Access-Control-Request-Method": "DELETE"})
+    assert (asked.status_code, asked.headers["content-type"]) == (400, "application/problem+json")
+    assert "not allowed here: origin, method" in asked.json()["detail"]
     refused = client.post("/embed", headers=here)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://map.example"
