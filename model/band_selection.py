@@ -10,6 +10,7 @@ from model.bands import BANDS, COMMON_NAMES
 from model.tile_errors import TileError
 
 NUM_BANDS = len(BANDS)
+_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
 _IN_ORDER = tuple(range(1, NUM_BANDS + 1))
 _MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
 
@@ -227,6 +228,11 @@ def _single_band(name: str, source: str | None) -> str:
     here = _cut(match[1] if match else name).upper()
     if here in BANDS:
         which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
+    elif _LEVEL_1.match(source or ""):
+        return (
+            "This file is of a Level-1 product, whose numbers are no surface reflectance: send Level 2, "
+            f"whose files are {BANDS[0]} to {BANDS[-1]}"
+        )
     else:
         this = f"This file is {here}, none of the seven" if here.startswith(("QA", "ST_")) else ""
         which = f"{this or 'Six of the seven are missing'}. "

@@ -16,7 +16,7 @@ NUM_EXTRA_TOKENS = NUM_METADATA_TOKENS + 1  # and cls, before the patches
 
 # Raised whenever the same file and parameters would be prepared into other pixels or encodings,
 # so that cached results of the older rules are not served.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2  # 2: what is below any reflectance is missing
 
 
 class ConfigError(ValueError):

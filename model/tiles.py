@@ -15,7 +15,7 @@ from model.bands import MEAN
 from model.config import NodataFill
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
-from model.units import UnitsName, resolve_units, to_dn
+from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, to_dn
 from model.windows import TILE_SIZE, GridWindow, Window, windows
 
 __all__ = [
@@ -95,8 +95,8 @@ def prepare(
 ) -> Prepared:
     """Choose the seven bands of a raster, find its valid pixels and convert it to DN.
 
-    Missing are the declared nodata value, NaN, inf, and 0 as stored in the file: real files carry undeclared
-    zeros. A pixel that misses one band is invalid.
+    Missing are the declared nodata value, NaN, inf, 0 as stored in the file, for real files carry undeclared
+    zeros, and what is far below any reflectance. A pixel that misses one band is invalid.
 
     Args:
         pixels: (bands, H, W), integer or floating.
@@ -134,7 +134,19 @@ def prepare(
         file_scales=[file_scales[i] for i in index] if file_scales else None,
         file_offsets=[file_offsets[i] for i in index] if file_offsets else None,
     )
-    return Prepared(to_dn(seven, missing, resolved), valid, chosen, resolved.name, warnings)
+    dn = to_dn(seven, missing, resolved)
+    if dn.dtype != seven.dtype:  # as 16-bit DN nothing is below any reflectance
+        measured = (dn > 0).all(axis=0)
+        if (lost := np.count_nonzero(valid) - np.count_nonzero(measured)) > 0:
+            check_valid(valid := np.asarray(measured))
+            warnings += (
+                TileWarning(
+                    "undeclared-nodata",
+                    f"{lost / valid.size:.1%} of the pixels are below a reflectance of {MIN_REFLECTANCE:g}, "
+                    "as -9999 is, and taken as missing; the file declares no such value",
+                ),
+            )
+    return Prepared(dn, valid, chosen, resolved.name, warnings)
 
 
 def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | None = None) -> Tile:

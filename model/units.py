@@ -18,6 +18,9 @@ UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
 
 # Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
 MAX_REFLECTANCE = 2.0
+# Level-2 begins at -0.2 (DN 0). What is below this is no measurement but stands for none, as -9999 does: -0.475 as
+# DN, -0.9999 as reflectance times 10,000.
+MIN_REFLECTANCE = -0.3
 # Below this in all seven bands is no land or water: reflectance read as if it were times 10,000 (1 / 10,000).
 MIN_HIGH_REFLECTANCE = 0.001
 # DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
@@ -110,13 +113,14 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
 
     Args:
         pixels: (bands, H, W), as in the file.
-        missing: (bands, H, W); these become 0.
+        missing: (bands, H, W); these become 0, as does what is below any reflectance.
         units: what the values are.
 
     Returns:
         uint16 (bands, H, W), clipped to 1..65535, 0 where missing. Values that are DN already are only
         rounded and clipped.
     """
+    lowest = (MIN_REFLECTANCE - DN_OFFSET) / DN_SCALE
     if units.name == "dn":
         if pixels.dtype == np.uint16:
             return np.where(missing, np.uint16(0), pixels) if missing.any() else pixels.copy()
@@ -126,6 +130,7 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
         scale, offset = np.reshape(units.scale, by_band), np.reshape(units.offset, by_band)
         with np.errstate(over="ignore", invalid="ignore"):  # absurd floats are clipped, NaN is missing
             values = (pixels.astype(np.float64) * scale + (offset - DN_OFFSET)) / DN_SCALE
+    missing = missing | (values < lowest)
     values[missing] = 0.0
     dn = np.clip(np.rint(values), DN_MIN_VALID, DN_MAX).astype(np.uint16)
     dn[missing] = 0

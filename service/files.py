@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,7 @@ EXPECTED = (
 _MAX_NAME = 255  # characters of a file name, as file systems have it
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BAND_SUFFIX = re.compile(r"_SR_B\d\.TIFF?$", re.IGNORECASE)
+_DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
         The files named `tile` in their order, or one delivery.
 
     Raises:
-        RequestError: a delivery with missing or repeated bands, one together with tiles, another name.
+        RequestError: a delivery with missing or repeated bands, with files that by their names are of
+            another band or product, one together with tiles, another name.
     """
     tiles: list[Source] = [file for name, file in parts if name == TILE_PART]
     delivered: dict[str, File] = {}
@@ -122,6 +124,7 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
             f"the delivery lacks the parts {', '.join(missing)}; expected all of {', '.join(BANDS)}, and "
             f"{QA_PART} and {MTL_PART} if you have them",
         )
+    _check_names(delivered)
     first = delivered[BANDS[0]].source
     return [
         Delivery(
@@ -131,3 +134,23 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
             _BAND_SUFFIX.sub("", first) if first else None,
         )
     ]
+
+
+def _check_names(delivered: Mapping[str, File]) -> None:
+    """Refuses bands that were mixed up, as far as the names that USGS gives to files tell."""
+    products: dict[str, str] = {}
+    for name, file in delivered.items():
+        if (match := _DELIVERED.fullmatch(file.source or "")) is None:
+            continue
+        if match["part"].upper() != name:
+            raise RequestError(
+                "bad-parameter",
+                f"the part {name} has the file {file.source!r}; expected the one named …_{name}.TIF",
+            )
+        products.setdefault(match["product"].upper(), name)
+    if len(products) > 1:
+        (first, one), (second, other) = list(products.items())[:2]
+        raise RequestError(
+            "bad-parameter",
+            f"the part {one} is of {first}, {other} of {second}; expected the files of one product",
+        )

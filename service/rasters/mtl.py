@@ -13,18 +13,31 @@ from model.metadata import Acquisition, MetadataError, parse_datetime
 from model.tile_errors import TileError
 
 MAX_BYTES = 1 << 20  # real ones have 15 to 35 kB
-_WANTED = ("SPACECRAFT_ID", "SENSOR_ID", "DATE_ACQUIRED", "SCENE_CENTER_TIME", "LANDSAT_PRODUCT_ID")
+_WANTED = (
+    "SPACECRAFT_ID",
+    "SENSOR_ID",
+    "DATE_ACQUIRED",
+    "SCENE_CENTER_TIME",
+    "LANDSAT_PRODUCT_ID",
+    "PROCESSING_LEVEL",
+)
 _MAX_DEPTH = 32
 _EXPECTED = "expected the _MTL.txt, _MTL.xml or _MTL.json of a Landsat product"
+# What comes first counts: a Level-2 file repeats some names for the Level-1 product that it was made of.
+_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
 _NOT_OLI = re.compile(r"L[A-Z]0?([1-7])_", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Mtl:
-    """What an MTL file tells. `acquired` is the time of the scene's centre, None where it is not told."""
+    """What an MTL file tells, None where it does not.
+
+    `level` is that of the processing, such as L2SP; `acquired` is the time of the scene's centre.
+    """
 
     spacecraft: str | None
     sensor: str | None
+    level: str | None
     product: str | None
     acquired: Acquisition | None
 
@@ -54,20 +67,35 @@ def parse(data: bytes) -> Mtl:
         acquired = None if day is None else parse_datetime(f"{day}T{time}" if time else day)
     except MetadataError as error:
         raise TileError("bad-parameter", f"MTL: {error}") from error
-    product = found.get("LANDSAT_PRODUCT_ID")
-    return Mtl(found.get("SPACECRAFT_ID"), found.get("SENSOR_ID"), product, acquired)
+    return Mtl(
+        found.get("SPACECRAFT_ID"),
+        found.get("SENSOR_ID"),
+        found.get("PROCESSING_LEVEL"),
+        found.get("LANDSAT_PRODUCT_ID"),
+        acquired,
+    )
 
 
-def check_sensor(mtl: Mtl | None, name: str | None) -> None:
-    """Refuses products whose SR_B1 is not the coastal band.
+def check_product(mtl: Mtl | None, name: str | None) -> None:
+    """Refuses products that are no surface reflectance, or whose SR_B1 is not the coastal band.
 
     Args:
         mtl: of the product, if it came.
         name: of its files, which begins with the satellite (LT05, LE07, LC08).
 
     Raises:
-        TileError: `missing-coastal` for TM and ETM+, `bad-parameter` for OLI-less products.
+        TileError: `missing-coastal` for TM and ETM+, `bad-parameter` for Level 1 and OLI-less products.
     """
+    level = (mtl.level if mtl else None) or ""
+    if level.startswith("L1") or (not level and _LEVEL_1.match(name or "")):
+        came = (
+            f"MTL says that this is {level[:40]}" if level else f"the files are named {(name or '')[:200]!r}"
+        )
+        raise TileError(
+            "bad-parameter",
+            f"{came}. Level-1 numbers are radiance at the top of the atmosphere on a scale of their own; "
+            "expected a Level-2 product (L2SP, L2SR), surface reflectance, whose files are SR_B1 to SR_B7",
+        )
     sensor = (mtl.sensor if mtl else None) or ""
     older = _NOT_OLI.match(name or "")
     if sensor in ("TM", "ETM", "MSS") or (not sensor and older):
@@ -118,6 +146,7 @@ def _from_xml(text: str) -> dict[str, str]:
     """Only element texts are read; a document that declares entities is refused: real ones have none."""
     found: dict[str, str] = {}
     path: list[str] = []
+    complete: set[str] = set()
 
     def start(name: str, _attributes: dict[str, str]) -> None:
         path.append(name)
@@ -125,10 +154,10 @@ def _from_xml(text: str) -> dict[str, str]:
             raise TileError("bad-parameter", f"MTL nests deeper than {_MAX_DEPTH} elements; {_EXPECTED}")
 
     def end(_name: str) -> None:
-        path.pop()
+        complete.add(path.pop())
 
     def characters(data: str) -> None:
-        if path and path[-1] in _WANTED and len(found.get(path[-1], "")) < 200:
+        if path and path[-1] in _WANTED and path[-1] not in complete and len(found.get(path[-1], "")) < 200:
             found[path[-1]] = found.get(path[-1], "") + data
 
     def refuse(*_: Any) -> None:

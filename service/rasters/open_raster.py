@@ -95,7 +95,7 @@ class OpenRaster:
 
     def _open_delivery(self, delivery: Delivery, limits: Limits, whole: bool) -> None:
         said = None if delivery.mtl is None else mtl.parse(delivery.mtl)
-        mtl.check_sensor(said, delivery.source)
+        mtl.check_product(said, delivery.source)
         self.acquired = None if said is None else said.acquired
         if whole:  # the limit is one for all bands
             limits = replace(limits, max_decoded_bytes=limits.max_decoded_bytes // len(BANDS))

@@ -73,6 +73,36 @@ def test_float32_nodata_is_compared_as_stored():
     assert not tiles.prepare(pixels, nodata=-0.001).valid[0, 0]
 
 
+@pytest.mark.parametrize(
+    ("of_dn", "units", "value"),
+    [
+        (lambda dn: (dn * 2.75e-5 - 0.2).astype(np.float32), "auto", -9999),
+        (lambda dn: (dn * 2.75e-5 - 0.2).astype(np.float32), "auto", np.finfo(np.float32).min),
+        (lambda dn: np.rint((dn * 2.75e-5 - 0.2) * 10_000).astype(np.int16), "reflectance_1e4", -9999),
+        (lambda dn: dn.astype(np.int32), "dn", -9999),
+    ],
+)
+def test_fill_that_is_not_declared_is_missing_and_said(of_dn, units, value):
+    good = of_dn(dn_pixels())
+    filled = good.copy()
+    filled[:, :10] = value
+    filled[3, 20, 20] = value  # in one band only
+    got, plain = tiles.prepare(filled, units=units), tiles.prepare(good, units=units)
+    assert got.valid.sum() == 31 * 41 - 1
+    assert not got.valid[20, 20]
+    assert (got.dn[:, got.valid] == plain.dn[:, got.valid]).all()
+    assert (got.dn[:, :10] == 0).all()
+    assert [w.code for w in got.warnings] == ["undeclared-nodata"]
+    assert [w.code for w in plain.warnings] == []
+    declared = tiles.prepare(filled, units=units, nodata=float(value))
+    assert (declared.dn == got.dn).all()
+    assert declared.warnings == ()
+    filled[:] = value
+    with pytest.raises(TileError) as raised:
+        tiles.prepare(filled, units=units)
+    assert raised.value.code in ("empty-tile", "unknown-units")
+
+
 def test_nan_and_inf():
     pixels = (dn_pixels() * 2.75e-5 - 0.2).astype(np.float32)
     pixels[0, 0, 0], pixels[1, 1, 1], pixels[2, 2, 2] = np.nan, np.inf, -np.inf

@@ -182,7 +182,12 @@ def test_golden_conversions():
     assert one(1000, np.int16, "reflectance_1e4") == 10_909
     assert one(-500, np.int16, "reflectance_1e4") == 5_455
     assert one(-0.2, np.float64, "reflectance") == 1  # clipped: 0 is nodata
-    assert one(-9.0, np.float64, "reflectance") == 1
+    assert one(-0.29, np.float64, "reflectance") == 1
+    assert one(-0.31, np.float64, "reflectance") == 0  # below any reflectance: missing
+    assert one(-9999, np.float32, "reflectance") == 0
+    assert one(-9999, np.int16, "reflectance_1e4") == 0
+    assert one(-9999, np.int32, "dn") == 0
+    assert one(-3000, np.int32, "dn") == 1
     assert one(9.0, np.float64, "reflectance") == 65_535
     assert one(1e300, np.float64, "reflectance") == 65_535
     assert one(70_000, np.int32, "dn") == 65_535

@@ -100,6 +100,11 @@ def _without(name: str) -> dict[str, tuple[str, bytes]]:
     return {part: file for part, file in deliveries.parts().items() if part != name}
 
 
+def _swapped(one: str, other: str) -> dict[str, tuple[str, bytes]]:
+    files = deliveries.parts()
+    return files | {one: files[other], other: files[one]}
+
+
 def _replaced(name: str, content: bytes) -> dict[str, tuple[str, bytes]]:
     files = deliveries.parts(flags=flags())
     return files | {name: (files[name][0], content)}
@@ -116,6 +121,25 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         ["LE07", "OLI"],
     ),
     "TIRS only": (deliveries.parts(metadata=deliveries.mtl(SENSOR_ID="TIRS")), "bad-parameter", ["TIRS"]),
+    "Level 1 by its MTL": (
+        deliveries.parts(metadata=deliveries.mtl(PROCESSING_LEVEL="L1TP")),
+        "bad-parameter",
+        ["L1TP", "Level-2"],
+    ),
+    "Level 1 by name": (
+        {
+            part: (f"LC08_L1TP_192027_20200802_20200914_02_T1_{part[3:]}.TIF", file)
+            for part, (_, file) in deliveries.parts().items()
+        },
+        "bad-parameter",
+        ["LC08_L1TP", "Level-2"],
+    ),
+    "another band": (_swapped("SR_B2", "SR_B4"), "bad-parameter", ["SR_B2", "_SR_B4.TIF"]),
+    "another product": (
+        deliveries.parts() | {"SR_B1": deliveries.parts(product=PRODUCT.replace("2020", "2021"))["SR_B1"]},
+        "bad-parameter",
+        ["SR_B1", "20200802", "20210802"],
+    ),
     "another size": (
         _replaced("SR_B4", geotiff(dn_pixels(count=1, width=45))),
         "wrong-size",

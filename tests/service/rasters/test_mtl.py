@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import pytest
@@ -35,6 +36,20 @@ def test_text_as_usgs_writes_it(line_end: str) -> None:
     assert found.product == "LC09_L2SP_042024_20240601_20240602_02_T1"
     assert found.acquired is not None
     assert found.acquired.when.isoformat().startswith("2024-06-01T18:22:33")
+
+
+def test_level_2_repeats_some_names_for_the_level_1_that_it_was_made_of() -> None:
+    two, one = ("L2SP", "LC09_L2SP_042024_20240601_20240602_02_T1"), ("L1TP", "LC09_L1TP_042024_20240601")
+    fields = "PROCESSING_LEVEL", "LANDSAT_PRODUCT_ID"
+    groups = [dict(zip(fields, values, strict=True)) for values in (two, one)]
+    odl = "\n".join(f'{name} = "{value}"' for group in groups for name, value in group.items())
+    xml = "".join(
+        f"<G{n}>" + "".join(f"<{name}>{value}</{name}>" for name, value in group.items()) + f"</G{n}>"
+        for n, group in enumerate(groups)
+    )
+    for text in (odl, f"<A>{xml}</A>", json.dumps({f"G{n}": group for n, group in enumerate(groups)})):
+        found = mtl.parse(text.encode())
+        assert (found.level, found.product) == two
 
 
 def seconds(data: bytes) -> float:
