@@ -58,7 +58,10 @@ def show(bundle: Bundle, console: Console | None = None) -> None:
         "missing metadata": "trained" if preprocessing.missing_metadata_trained else "not trained",
     }
     for group, values in (("training", bundle.training), ("metrics", bundle.metrics)):
-        rows |= {f"{group}: {name}": str(value) for name, value in values.items()}
+        plain = {name: value for name, value in values.items() if not isinstance(value, dict | list)}
+        rows |= {f"{group}: {name}": str(value) for name, value in plain.items()}
+        if len(plain) < len(values):
+            rows[f"{group}: more"] = f"{', '.join(sorted(values.keys() - plain))} with --json"
     rows |= {f"parity: {precision}": _parity(figures) for precision, figures in bundle.parity.items()}
     rows |= {f"SHA-256 {name}": sha256 for name, sha256 in bundle.files.items()}
     for name, value in rows.items():

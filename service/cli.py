@@ -50,12 +50,16 @@ def info(
     bundle: Annotated[str | None, typer.Argument(help=_BUNDLE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Verify a bundle and say what it is."""
+    """Verify a bundle and say what it is: the one that would be served, if none is named."""
     from model.bundle import BundleError, load
+    from service import settings
     from service.bundle_info import as_dict, show
 
     try:
-        loaded = load(bundle)
+        loaded = load(bundle or settings.load().bundle)
+    except (BundleError, settings.SettingsError) as error:
+        _fail(error)
+    try:
         if as_json:
             typer.echo(orjson.dumps(as_dict(loaded), option=orjson.OPT_INDENT_2).decode())
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -35,6 +36,7 @@ MAX_REQUEST_BYTES = 8_000_000  # the service keeps bodies up to this size in mem
 CONCURRENCY = 4  # requests under way: keeps the engine busy while others are decoded and answered
 _WAIT_MAX_S = 60.0  # between two attempts, whatever the service asks
 _CONNECT_S = 10.0
+_FIRST_CONTACT_S = 15.0  # that a service may take to answer for the first time; a wrong address never does
 
 
 class AsyncClient:
@@ -44,7 +46,8 @@ class AsyncClient:
         url: of the service, such as `http://127.0.0.1:8000`.
         api_key: sent as X-API-Key.
         timeout_s: the longest silence of the service during a request.
-        max_wait_s: how long a request is tried again while the service is busy or away; 0 = never.
+        max_wait_s: how long a request is tried again while the service is busy or away; 0 = never. One that
+            has not answered at all is given up after 15 s.
         concurrency: requests under way at once.
         tiles_per_request: fewer where the service allows fewer.
         headers: sent with every request; `{"Cache-Control": "no-cache"}` has everything computed afresh.
@@ -86,6 +89,8 @@ class AsyncClient:
         except httpx.InvalidURL as error:
             raise TransportError(f"{url!r} is no address of a service: {error}") from error
         self._model: dict[str, Any] | None = None
+        self._began: float | None = None  # until the service has answered for the first time
+        self._reached = False
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -234,13 +239,16 @@ class AsyncClient:
             except httpx.HTTPError as error:
                 reason = str(error) or type(error).__name__
                 raise TransportError(f"no answer from {self._http.base_url}: {reason}") from error
+        self._reached = True
         if response.status_code != httpx.codes.OK:
             raise error_of(response)
         return response
 
     async def _retried(self, send: Callable[[], Any]) -> httpx.Response:
+        if self._began is None:
+            self._began = time.monotonic()
         async for attempt in stamina.retry_context(
-            on=_wait_s,
+            on=self._wait_s,
             attempts=None if self._max_wait_s else 1,
             timeout=self._max_wait_s or None,
             wait_max=10,
@@ -248,6 +256,12 @@ class AsyncClient:
             with attempt:
                 response: httpx.Response = await send()
         return response
+
+    def _wait_s(self, error: Exception) -> bool | float:
+        """Whether a request is tried again; the seconds until then where the service says them."""
+        if not self._reached and self._began is not None:
+            return isinstance(error, RETRIED) and time.monotonic() - self._began < _FIRST_CONTACT_S
+        return _wait_s(error)
 
 
 class Client:

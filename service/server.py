@@ -31,7 +31,7 @@ from service.engine import EngineError
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
 from service.http.protocol import BoundedProtocol, bounded_protocol
-from service.settings import Settings
+from service.settings import Settings, misspelt
 from service.supervisor import Supervisor
 from service.telemetry import logs, metrics_server, tracing
 from service.telemetry.metrics import MULTIPROCESS_DIR
@@ -175,6 +175,8 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         StartError: the bundle or its engine cannot be used, or a worker does not start.
     """
     logs.configure(settings.log_level, settings.log_format)
+    for name, like in misspelt(os.environ).items():
+        log.warning("no such setting", variable=name, did_you_mean=like)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LANDMOE_"
+_ALIKE = 0.85  # of 1: one or two letters differ. Orchestrators set variables with our prefix, too
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
@@ -206,6 +209,17 @@ def load(**given: Any) -> Settings:
             for e in error.errors(include_url=False, include_context=False)
         )
         raise SettingsError(problems) from error
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Which environment variables are no settings though they look like one, and which that is."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    like = {
+        name: get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        for name in names
+        if name.startswith(PREFIX) and name not in known
+    }
+    return {name: found[0] for name, found in like.items() if found}
 
 
 def _shown(name: int | str, value: object) -> str:

@@ -65,7 +65,12 @@ def output_format(output: Path, given: str | None) -> str:
     return found
 
 
-def find_tiles(paths: Sequence[Path], table: Path | None, common: Mapping[str, str]) -> list[Tile]:
+def find_tiles(
+    paths: Sequence[Path],
+    table: Path | None,
+    common: Mapping[str, str],
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Tile]:
     """The tiles that a command line names.
 
     Args:
@@ -73,19 +78,38 @@ def find_tiles(paths: Sequence[Path], table: Path | None, common: Mapping[str, s
         table: a CSV file with the column `file` (path or base name) and columns named as the per-tile
             parameters are.
         common: per-tile parameters that hold for all without one of their own.
+        tell: given a line about files and rows of the table that do not belong together.
 
     Raises:
-        InputError: no such path, a folder without tiles, a table that cannot be used.
+        InputError: no such path, a folder without tiles, a table that cannot be used or names none of them.
     """
     rows = {} if table is None else _read_table(table)
-    found = []
+    found: list[Tile] = []
+    without: list[str] = []
+    used: set[str] = set()
     for path in _expanded(paths):
-        row = rows.get(str(path)) or rows.get(path.name) or {}
+        name = next((name for name in (str(path), path.name) if name in rows), None)
+        row = {} if name is None else rows[name]
+        if name is None:
+            without.append(path.name)
+        else:
+            used.add(name)
         known: dict[str, Any] = {"id": str(path), **common, **row}
         try:
             found.append(Tile(data=path, **known))
         except TypeError as error:
             raise InputError(str(error)) from error
+    if table is not None:
+        unused = [name for name in rows if name not in used]
+        if not used:
+            raise InputError(
+                f"{table} names {_few(unused)}, and none of the files, {_few(without)}; expected their paths "
+                f"or base names in the column {_FILE!r}"
+            )
+        if without:
+            tell(f"{table} has no row for {_few(without)}")
+        if unused:
+            tell(f"{table} names {_few(unused)}, not among the files")
     return found
 
 
@@ -206,6 +230,12 @@ def _as_problem(error: ClientError) -> dict[str, Any]:
 def _reason(problem: Mapping[str, Any]) -> str:
     status = f"{problem['status']} " if "status" in problem else ""
     return f"{problem['detail']} ({status}{str(problem['type']).rpartition(':')[2]})"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Some names, and how many there are in all."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} ... ({len(names)} in all)"
 
 
 def _expanded(paths: Sequence[Path]) -> list[Path]:

@@ -82,7 +82,11 @@ async def _run(work: Work, console: Console) -> embed_files.Outcome:
         if not equals:
             raise embed_files.InputError(f"--parameter is {text!r}; expected NAME=VALUE")
         (per_tile if name in PER_TILE else options)[name] = value
-    tiles = embed_files.find_tiles(work.files, work.table, per_tile)
+
+    def tell(text: str) -> None:
+        typer.echo(f"landmoe: {text}", err=True)
+
+    tiles = embed_files.find_tiles(work.files, work.table, per_tile, tell)
     with _progress(work, console, len(tiles)) as progress:
         async with _client(work) as client:
             return await embed_files.run(client, work.route, tiles, options, wanted, progress)

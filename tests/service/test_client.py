@@ -295,6 +295,18 @@ def test_nobody_is_there() -> None:
         client.model()
 
 
+def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client._FIRST_CONTACT_S", 0.3)
+    waits: list[float] = []
+    stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
+    try:
+        with Client("http://127.0.0.1:9") as client, pytest.raises(TransportError):
+            client.model()
+    finally:
+        stamina.instrumentation.set_on_retry_hooks(None)
+    assert 1 <= len(waits) < 10
+
+
 def test_retries_are_spread() -> None:
     """Clients that were refused at the same moment do not return at the same one."""
     from service.client import _wait_s

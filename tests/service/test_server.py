@@ -216,6 +216,12 @@ def test_a_bad_setting_is_said_in_one_line() -> None:
     assert "'much'" in done.stderr
 
 
+def test_info_is_of_what_would_be_served(tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle.load().path, tmp_path / "copy")
+    assert json.loads(run("info", "--json", LANDMOE_BUNDLE=str(copy)).stdout)["path"] == str(copy)
+    assert run("info", LANDMOE_BUNDLE="/nowhere").stderr.startswith("landmoe: no bundle at /nowhere")
+
+
 def test_info_for_programs_and_for_people() -> None:
     loaded = bundle.load()
     told = json.loads(run("info", "--json").stdout)

@@ -107,6 +107,21 @@ def test_every_format_has_the_same_numbers(outputs: dict[str, Path], folder: Pat
             assert (np.asarray(other, np.float32) == values[row]).all()
 
 
+def test_rows_and_files_that_do_not_belong_together_are_said(
+    server: ServerProcess, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "tiles.csv"
+    table.write_text("file,datetime\n01.tif,2020-08-02\nelsewhere.tif,2020-08-02\n")
+    files = [str(folder / name) for name in ("01.tif", "02.tif")]
+    done = call("embed", *files, "--url", server.url, "--metadata", str(table), "-q")
+    assert done.exit_code == 0
+    assert "tiles.csv has no row for 02.tif" in done.stderr
+    assert "tiles.csv names elsewhere.tif, not among the files" in done.stderr
+    done = call("embed", files[1], "--url", server.url, "--metadata", str(table))
+    assert done.exit_code == 1
+    assert "names 01.tif, elsewhere.tif, and none of the files, 02.tif" in done.stderr
+
+
 def test_probabilities_as_an_array(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
     """Of many tiles, one of which is broken, and of one."""
     array, table = tmp_path / "out.npy", tmp_path / "out.parquet"
