@@ -38,10 +38,12 @@ install: .venv/.ready
 	$(call install-landmoe,.venv/bin/python)
 	touch $@
 
-# Training in a process of its own: not beside the runtimes and threads that the service's tests have loaded.
+# Two files of tests at a time: most wait for servers half of their time. Training in processes of its own: not
+# beside the runtimes and threads that the service's tests have loaded.
+AT_A_TIME := -n 2 --dist loadfile
 test: install
-	.venv/bin/python -m pytest tests --ignore=tests/training
-	.venv/bin/python -m pytest tests/training
+	.venv/bin/python -m pytest $(AT_A_TIME) tests --ignore=tests/training
+	.venv/bin/python -m pytest $(AT_A_TIME) tests/training
 
 check: install
 	.venv/bin/ruff format --check .

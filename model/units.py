@@ -18,8 +18,8 @@ UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
 
 # Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
 MAX_REFLECTANCE = 2.0
-# Level-2 begins at -0.2 (DN 0). What is below this is no measurement but stands for none, as -9999 does: -0.475
-# as DN, -0.9999 as reflectance times 10,000.
+# Level-2 begins at -0.2 (DN 0). What is below this is no measurement but stands for none, as -9999 does: it
+# is -0.475 as DN and -0.9999 as reflectance times 10,000.
 MIN_REFLECTANCE = -0.3
 # Below this in all seven bands is no land or water: reflectance read as if it were times 10,000 (1 / 10,000).
 MIN_HIGH_REFLECTANCE = 0.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,10 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"needs real imagery and golden files in {SHARED.parent.name}/shared, which is not there")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses tests of the same name: with several processes only one of them would run, and nobody be told."""
+    repeated = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if repeated:
+        raise pytest.UsageError(f"several tests are named {', '.join(repeated[:5])}")
