@@ -19,7 +19,7 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuses tests of the same name: with several processes only one of them would run, and nobody be told."""
+    """Refuses tests of the same name: where several processes run them, only one of these would run."""
     repeated = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if repeated:
         raise pytest.UsageError(f"several tests are named {', '.join(repeated[:5])}")
