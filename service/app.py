@@ -170,7 +170,9 @@ async def _answer_framework(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status, headers = error.status_code, error.headers
         detail = f"{request.method} {request.url.path}: {error.detail}"
-    code = code_of_status(status)
+    elif isinstance(error, RequestValidationError):
+        detail = "; ".join(f"{e['loc'][-1]} is {str(e['input'])[:100]!r}: {e['msg']}" for e in error.errors())
+    code = "bad-parameter" if status == 422 else code_of_status(status)
     request.state.outcome = code or "error"
     request_id = request.state.request_id
     body = problem(code, detail, request_id) if code else problem_of_status(status, detail, request_id)

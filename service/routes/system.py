@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from model import bands, tiles
@@ -13,8 +13,10 @@ from service.cache import Cache
 from service.engine import Engine
 from service.errors import UnavailableError
 from service.http.openapi import PROBLEM_RESPONSE
+from service.json_text import dumps
 from service.schemas import Live, ModelInfo, Ready
 from service.settings import Settings
+from service.stac_item import MEDIA_TYPE, stac_item
 from service.telemetry import metrics
 
 router = APIRouter(tags=["system"])
@@ -53,10 +55,26 @@ async def docs() -> HTMLResponse:
     return HTMLResponse(_DOCS)
 
 
-@router.get("/model", summary="What is served", operation_id="model", response_model=ModelInfo)
-async def model(request: Request) -> dict[str, Any]:
+@router.get(
+    "/model",
+    summary="What is served",
+    operation_id="model",
+    response_model=ModelInfo,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}, 422: PROBLEM_RESPONSE},
+)
+async def model(
+    request: Request,
+    form: Annotated[
+        Literal["json", "stac"],
+        Query(alias="format", description="stac: a STAC Item with the Machine Learning Model extension"),
+    ] = "json",
+) -> dict[str, Any] | Response:
     """The model: its name and digest, what it was trained on, what it takes and gives, and the limits."""
     engine: Engine = request.app.state.engine
+    if form == "stac":
+        probes = request.app.state.probes.described()
+        item = stac_item(engine.bundle, engine.precision, probes, str(request.base_url))
+        return Response(dumps(item), media_type=MEDIA_TYPE)
     settings: Settings = request.app.state.settings
     bundle = engine.bundle
     config, preprocessing = bundle.config, bundle.preprocessing

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from shapely.geometry import shape
 from starlette.testclient import TestClient
 
-from model import bands
+from model import bands, bundle
 from service.http.openapi import document
 from service.schemas import ModelInfo
+from service.stac_item import stac_item
 from service.telemetry import metrics
 from tests.rasters import geotiff
 from tests.service.conftest import MakeClient
@@ -32,6 +34,44 @@ def test_model_says_what_is_served_and_what_is_allowed(make_client: MakeClient) 
     assert body["statistics"]["mean"] == list(bands.MEAN)
     assert body["limits"]["max_tiles"] == 5
     assert body["card"].startswith("# Fake")
+
+
+def test_model_as_a_stac_item(make_client: MakeClient) -> None:
+    answer = make_client().get("/model", params={"format": "stac"})
+    assert answer.headers["content-type"] == "application/geo+json"
+    item = answer.json()
+    assert (item["type"], item["stac_version"]) == ("Feature", "1.1.0")
+    shape(item["geometry"])
+    found = item["properties"]
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", found["mlm:name"])
+    assert [band["name"] for band in found["bands"]] == found["mlm:input"][0]["bands"] == list(bands.BANDS)
+    assert found["mlm:input"][0]["input"]["shape"] == [-1, 7, 40, 40]
+    outputs = {output["name"]: output for output in found["mlm:output"]}
+    assert outputs["mean"]["result"]["shape"] == [-1, M]
+    assert outputs["patch_mean_std"]["result"]["shape"] == [-1, 2 * M]
+    assert any("mlm:model" in asset["roles"] for asset in item["assets"].values())
+    assert item["assets"]["embed"]["href"] == "http://testserver/embed"
+
+
+def test_probes_are_outputs_of_the_stac_item() -> None:
+    loaded = bundle.load()
+    probe = {"name": "p", "task": "multi-class", "pooling": "mean", "labels": ["Sea or lake", "Forest"]}
+    item = stac_item(loaded, "fp32", [probe], "http://x/")
+    output = item["properties"]["mlm:output"][-1]
+    assert (output["name"], output["result"]["shape"]) == ("p", [-1, 2])
+    assert [(c["value"], c["name"], c["title"]) for c in output["classification:classes"]] == [
+        (0, "Sea-or-lake", "Sea or lake"),
+        (1, "Forest", "Forest"),
+    ]
+    assert item["assets"].keys() == {"embed", "classify"}
+    assert loaded.name in item["properties"]["title"]
+
+
+def test_another_form_of_model_is_refused(client: TestClient) -> None:
+    answer = client.get("/model", params={"format": "xml"})
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith(":bad-parameter")
+    assert answer.json()["detail"].startswith("format is 'xml': ")
 
 
 def test_live_and_ready(client: TestClient) -> None:
