@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.client import AsyncClient
+from service.clients.async_client import AsyncClient
 from service.clients.errors import AuthenticationError, ClientError, ProblemError, UnusableTileError
 from service.clients.merge import Item, Piece, merger
 from service.clients.tiles import Tile, TileRequest

@@ -123,3 +123,11 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     """Seconds; the service sends no dates."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
+    """One of the exceptions that tasks ended with."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stamina.instrumentation import RetryDetails
 
 from model.bundle import BundleError
-from service.client import AsyncClient, first_of
 from service.clients import embed_files
-from service.clients.errors import ClientError
+from service.clients.async_client import AsyncClient
+from service.clients.errors import ClientError, first_of
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50

@@ -6,16 +6,17 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import RequestError
 from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
+from service.http.form_parser import FormParser
 from service.http.headers import header
 from service.http.spool import Share, Spool, SpoolFile
 from service.rasters.mtl import MAX_BYTES
@@ -23,13 +24,12 @@ from service.rasters.tiff_header import make_metadata_readable
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from tempfile import SpooledTemporaryFile
+    pass
 
 RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
 UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 _CHUNK_BYTES = 1 << 18
-_FIELDS_TOGETHER = 4  # times the largest field: what all fields of a form may come to
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 
 
@@ -171,58 +171,8 @@ def _given(texts: list[str]) -> bool:
     return any(text.strip() for text in texts)
 
 
-class _FormParser(MultiPartParser):
-    """Starlette's parser, which takes a form that breaks off for a whole one, with our own spooling."""
-
-    ended = False
-    share: Share
-    max_tiles: int
-    _tiles = 0
-    _field_bytes = 0
-
-    def on_headers_finished(self) -> None:
-        """A part begins; if it is a file, it is kept in our spool."""
-        super().on_headers_finished()
-        if (made := self._current_part.file) is not None:
-            self._tiles += self._current_part.field_name == TILE_PART
-            if self._tiles > self.max_tiles:
-                raise MultiPartException(f"Too many tiles. Maximum number of tiles is {self.max_tiles}.")
-            made.file.close()
-            file = self.share.open()
-            self._files_to_close_on_error[-1] = cast("SpooledTemporaryFile[bytes]", file)
-            self._current_part.file = UploadFile(
-                cast(BinaryIO, file), size=0, filename=made.filename, headers=made.headers
-            )
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a part; fields stay in memory, where there is not room for any number of them."""
-        if self._current_part.file is None:
-            self._field_bytes += end - start
-            most = _FIELDS_TOGETHER * self.max_part_size
-            if self._field_bytes > most:
-                raise MultiPartException(f"Too many bytes in form fields. Maximum of all is {most:,}.")
-        super().on_part_data(data, start, end)
-
-    def on_end(self) -> None:
-        """The closing boundary has come."""
-        self.ended = True
-
-    async def parse_to_the_end(self) -> FormData:
-        """The form.
-
-        Raises:
-            MultiPartException: it is damaged, over the limits, or breaks off.
-        """
-        form = await self.parse()
-        if not self.ended:
-            for file in self._files_to_close_on_error:  # the part that broke off is not in the form
-                file.close()
-            raise MultiPartException("it ends before its closing boundary")
-        return form
-
-
 async def _parse_form(request: Request, settings: Settings, share: Share) -> FormData:
-    parser = _FormParser(
+    parser = FormParser(
         request.headers,
         _bounded(request, settings),
         max_files=max(settings.max_tiles, len(DELIVERY_PARTS)),

@@ -296,7 +296,7 @@ def test_nobody_is_there() -> None:
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client._FIRST_CONTACT_S", 0.3)
+    monkeypatch.setattr("service.clients.async_client._FIRST_CONTACT_S", 0.3)
     waits: list[float] = []
     stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
     try:
@@ -309,7 +309,7 @@ def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.Mon
 
 def test_retries_are_spread() -> None:
     """Clients that were refused at the same moment do not return at the same one."""
-    from service.client import _wait_s
+    from service.clients.async_client import _wait_s
 
     waits = {round(float(_wait_s(OverloadedError({"status": 429}, 8.0))), 3) for _ in range(50)}
     assert len(waits) > 40

@@ -1,0 +1,266 @@
+"""The client for asyncio: it divides many tiles into requests and waits as the service asks when it is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import stamina
+
+from service.clients.answers import Reader, of_classify, of_embed
+from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of, first_of
+from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
+from service.clients.tiles import Tile, TileRequest, as_text, as_tiles, requests
+
+Progress = Callable[[int, int], None]  # tiles done, tiles in all
+R = TypeVar("R", bound=Result)
+
+TILES_PER_REQUEST = 32  # one full batch of the engine; more only delays the first answer
+MAX_REQUEST_BYTES = 8_000_000  # the service keeps bodies up to this size in memory
+CONCURRENCY = 4  # requests under way: keeps the engine busy while others are decoded and answered
+_WAIT_MAX_S = 60.0  # between two attempts, whatever the service asks
+_CONNECT_S = 10.0
+_FIRST_CONTACT_S = 15.0  # that a service may take to answer for the first time; a wrong address never does
+
+
+class AsyncClient:
+    """Asks a service for embeddings and predictions; use it with `async with`.
+
+    Args:
+        url: of the service, such as `http://127.0.0.1:8000`.
+        api_key: sent as X-API-Key.
+        timeout_s: the longest silence of the service during a request.
+        max_wait_s: how long a request is tried again while the service is busy or away; 0 = never. One that
+            has not answered at all is given up after 15 s.
+        concurrency: requests under way at once.
+        tiles_per_request: fewer where the service allows fewer.
+        headers: sent with every request; `{"Cache-Control": "no-cache"}` has everything computed afresh.
+        transport: of httpx, instead of a connection to `url`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 300,
+        max_wait_s: float = 300,
+        concurrency: int = CONCURRENCY,
+        tiles_per_request: int = TILES_PER_REQUEST,
+        headers: dict[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if concurrency < 1 or tiles_per_request < 1:
+            raise ValueError(
+                f"concurrency is {concurrency}, tiles_per_request {tiles_per_request}; expected 1 or more"
+            )
+        if not url.startswith(("http://", "https://")):
+            raise TransportError(
+                f"{url!r} is no address of a service; expected such as http://127.0.0.1:8000"
+            )
+        self._max_wait_s = max_wait_s
+        self.concurrency = concurrency
+        self._tiles_per_request = tiles_per_request
+        key = {"X-API-Key": api_key} if api_key else {}
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=url,
+                headers={"User-Agent": "landmoe", **(headers or {}), **key},
+                timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
+                limits=httpx.Limits(max_connections=concurrency + 1),
+                transport=transport,
+            )
+        except httpx.InvalidURL as error:
+            raise TransportError(f"{url!r} is no address of a service: {error}") from error
+        self._model: dict[str, Any] | None = None
+        self._began: float | None = None  # until the service has answered for the first time
+        self._reached = False
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def model(self) -> dict[str, Any]:
+        """What is served: GET /model, asked once.
+
+        Raises:
+            ClientError: the service did not answer, or with a problem.
+        """
+        if self._model is None:
+            self._model = (await self._retried(partial(self._send, "GET", "/model"))).json()
+        return self._model
+
+    async def embed(
+        self,
+        tiles: Iterable[Any] | Any,
+        *,
+        progress: Progress | None = None,
+        keep_going: bool = False,
+        **options: Any,
+    ) -> Answer[Embedding]:
+        """Embeds tiles.
+
+        Args:
+            tiles: one or many: paths (of files or Landsat deliveries), bytes, arrays (7, h, w) or `Tile`s.
+            progress: called with the tiles done and in all, whenever a request is answered.
+            keep_going: a request that fails for good is a failure of each of its tiles; else it is raised.
+            options: as in the service's API: pooling, normalize, fit, stride; and datetime, lat, lon, units
+                ... where one holds for all tiles.
+
+        Returns:
+            A result or a failure for each tile or window, in their order.
+
+        Raises:
+            ProblemError: the service refused a request as a whole.
+            TransportError: it did not answer.
+            UnusableTileError: something given is no tile.
+        """
+        return await self._ask("/embed", tiles, options, of_embed, progress, keep_going)
+
+    async def classify(
+        self,
+        tiles: Iterable[Any] | Any,
+        *,
+        progress: Progress | None = None,
+        keep_going: bool = False,
+        **options: Any,
+    ) -> Answer[Classification]:
+        """Predicts labels; `options` are probe, top_k, threshold ...; the rest is as in `embed`."""
+        return await self._ask("/classify", tiles, options, of_classify, progress, keep_going)
+
+    async def raw(self, route: str, request: TileRequest, options: dict[str, Any]) -> httpx.Response:
+        """The service's own answer to one request, in the `format` that the options ask for.
+
+        Raises:
+            ClientError: as `embed`.
+        """
+        fields = request.fields({name: as_text(v) for name, v in options.items() if v is not None})
+        return await self._retried(partial(self._send, "POST", route, request, fields))
+
+    async def divided(self, tiles: Sequence[Tile], *, alone: bool) -> list[TileRequest]:
+        """The requests that bring tiles, within the limits of the service."""
+        limits = (await self.model())["limits"]
+        return list(
+            requests(
+                tiles,
+                max_tiles=min(self._tiles_per_request, limits["max_tiles"]),
+                max_bytes=min(MAX_REQUEST_BYTES, limits["max_upload_bytes"]),
+                alone=alone,
+            )
+        )
+
+    async def _ask(
+        self,
+        route: str,
+        tiles: Iterable[Any] | Any,
+        options: dict[str, Any],
+        reader: Reader[R],
+        progress: Progress | None,
+        keep_going: bool,
+    ) -> Answer[R]:
+        given = as_tiles(tiles)
+        divided = await self.divided(given, alone=options.get("fit") == "grid")
+        slots = asyncio.Semaphore(self.concurrency)
+        done = 0
+
+        async def one(request: TileRequest) -> Answer[R] | list[Failure]:
+            nonlocal done
+            async with slots:
+                answer = await self._one(route, request, options, reader, keep_going)
+            done += len(request.tiles)
+            if progress is not None:
+                progress(done, len(given))
+            return answer
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(request)) for request in divided]
+        except* ClientError as errors:
+            raise first_of(errors) from None
+        return merged([task.result() for task in tasks], await self.model())
+
+    async def _one(
+        self,
+        route: str,
+        request: TileRequest,
+        options: dict[str, Any],
+        reader: Reader[R],
+        keep_going: bool,
+    ) -> Answer[R] | list[Failure]:
+        tiles = [(i, tile.id or str(i)) for i, tile in zip(request.indices, request.tiles, strict=True)]
+        wire = {"format": "ndjson" if options.get("fit") == "grid" else reader.wire_format}
+        try:
+            return reader.read(await self.raw(route, request, options | wire), request.indices)
+        except ProblemError as error:
+            # Every tile failed for a reason of its own, which is no failure of the request.
+            if error.errors or keep_going:
+                return failures(error, tiles)
+            raise
+        except ClientError as error:
+            if keep_going:
+                return [Failure(index, tile_id, error) for index, tile_id in tiles]
+            raise
+
+    async def _send(
+        self,
+        method: str,
+        route: str,
+        request: TileRequest | None = None,
+        fields: dict[str, list[str]] | None = None,
+    ) -> httpx.Response:
+        with ExitStack() as stack:
+            files = stack.enter_context(request.opened()) if request is not None else None
+            try:
+                response = await self._http.request(method, route, data=fields, files=files)
+            except httpx.HTTPError as error:
+                reason = str(error) or type(error).__name__
+                raise TransportError(f"no answer from {self._http.base_url}: {reason}") from error
+        self._reached = True
+        if response.status_code != httpx.codes.OK:
+            raise error_of(response)
+        return response
+
+    async def _retried(self, send: Callable[[], Any]) -> httpx.Response:
+        if self._began is None:
+            self._began = time.monotonic()
+        async for attempt in stamina.retry_context(
+            on=self._wait_s,
+            attempts=None if self._max_wait_s else 1,
+            timeout=self._max_wait_s or None,
+            wait_max=10,
+        ):
+            with attempt:
+                response: httpx.Response = await send()
+        return response
+
+    def _wait_s(self, error: Exception) -> bool | float:
+        """Whether a request is tried again; the seconds until then where the service says them."""
+        if not self._reached and self._began is not None:
+            return isinstance(error, RETRIED) and time.monotonic() - self._began < _FIRST_CONTACT_S
+        return _wait_s(error)
+
+
+def _wait_s(error: Exception) -> bool | float:
+    """Whether a request is tried again; the seconds until then where the service says them."""
+    if not isinstance(error, RETRIED):
+        return False
+    if isinstance(error, ProblemError) and error.retry_after_s is not None:
+        # Not all clients at once: up to a quarter later than asked, and up to a second where it asks for 0.
+        wait = min(error.retry_after_s, _WAIT_MAX_S)
+        return wait + random.uniform(0, max(1.0, wait / 4))  # noqa: S311  # not a secret
+    return True
