@@ -1,4 +1,4 @@
-"""The client for asyncio: it divides many tiles into requests and waits as the service asks when it is busy."""
+"""The client for asyncio: divides many tiles into requests and waits as the service asks when it is busy."""
 
 from __future__ import annotations
 
