@@ -96,6 +96,20 @@ class PackedSet:
         """The source name of every tile."""
         return np.repeat([s.source for s in self.shards], [s.count for s in self.shards])
 
+    @property
+    def hour_convention(self) -> HourConvention:
+        """How the hours among the encodings were read."""
+        convention: HourConvention = self.manifest["config"]["hour_convention"]
+        return convention
+
+    def check_hours(self, convention: HourConvention) -> None:
+        """Raises PackError unless hours were encoded as a network of this convention reads them."""
+        if self.hour_convention != convention:
+            raise PackError(
+                f"{self.path} was packed with hour_convention {self.hour_convention}, "
+                f"the network was trained with {convention}; pack again"
+            )
+
 
 def open_packed(path: Path) -> PackedSet:
     """Open the packed set in a folder.
