@@ -25,7 +25,7 @@ from training.recipe import PretrainConfig
 from training.run_log import RunLog
 from training.schedule import averaged
 from training.shards import PackedSet, PackError, open_packed
-from training.state import Progress, RunState, digest
+from training.state import DATA, Progress, RunState, digest
 from training.validation import validate
 
 STATE, BEST, LAST = "state.pt", "best.safetensors", "last.safetensors"
@@ -44,7 +44,7 @@ class Pretraining:
 
         Raises:
             PackError: the packed set cannot be used.
-            StateError: the folder's state is damaged or of a run with another configuration.
+            StateError: the folder's state is damaged, or of a run with another configuration or other data.
             CheckpointError: the encoder to start from cannot be read, is of another architecture, or was
                 trained otherwise than the recipe says.
         """
@@ -93,14 +93,19 @@ class Pretraining:
         self.ema = averaged(self.model, config.optimiser.ema) if config.optimiser.ema else None
         self.progress = Progress()
         self.stopped_by: str | None = None  # name of the signal that ended the run early
-        learned = {**config.learned(), "data_tiles": len(tiles), "world": self.fabric.world_size}
+        learned = {
+            **config.learned(),
+            DATA: packed.identity(),
+            "data_tiles": len(tiles),
+            "world": self.fabric.world_size,
+        }
         if self.given:
             learned["encoder"] = digest(self.given.model.encoder)
         self.state = RunState(
             self.model, self.optimiser, self.ema, scaler, self.progress, learned, self.schedule
         )
-        if (folder / STATE).exists():
-            self.state.restore(folder / STATE)
+        found = folder / STATE
+        self.unchecked = self.state.restore(found) if found.exists() else None
 
     @property
     def step(self) -> int:
@@ -120,6 +125,8 @@ class Pretraining:
             record = json.dumps(config.model_dump(mode="json"), indent=2)
             (self.folder / "config.json").write_text(record + "\n")
             self.fabric.print(self._headline(), flush=True)
+            if self.unchecked:
+                self.fabric.print(f"note: {self.unchecked}", flush=True)
         micro = self.batches.iterate(self.step * config.accumulate, total * config.accumulate)
         try:
             with Interrupt() as interrupt:
