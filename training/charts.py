@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from training.features import BAND_STATISTICS, ENCODER, PLACE_AND_TIME, UNTRAINED
 from training.report import TITLES
+from training.tasks import file_name
 
 # Okabe and Ito's palette, told apart with every kind of colour blindness; two more where ten are needed.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW, BLACK = (
@@ -47,7 +48,7 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """All plots of a result."""
     paths = [save(reconstruction_chart(result["reconstruction"]["all"]), folder / "reconstruction_error.png")]
     for name, task in result["tasks"].items():
-        stem = name.split(" ")[0]
+        stem = file_name(name)
         paths.append(save(probe_chart(name, task), folder / f"probes_{stem}.png"))
         if task["k_shot"]["curves"]:
             paths.append(save(k_shot_chart(name, task), folder / f"k_shot_{stem}.png"))

@@ -71,10 +71,14 @@ def probe(
     with reported():
         limit_threads(threads)
         found = checkpoint.load(source)
-        fitted = fit_all(found, data, splits=tuple(split or ["test"]), pooling=pooling)
+        fitted, left_out = fit_all(found, data, splits=tuple(split or ["test"]), pooling=pooling)
         written = add_to_bundle(bundle, found, fitted)
         for name, one in fitted.items():
-            typer.echo(f"{name}: {one.task}, {one.pooling}, {one.metrics['summary']}")
+            typer.echo(
+                f"{name}: {one.task}, {len(one.labels)} classes, {one.pooling}, {one.metrics['summary']}"
+            )
+        for text in left_out:
+            typer.echo(f"left out: {text}")
         typer.echo(f"{bundle}: digest {written.digest}")
 
 

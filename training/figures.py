@@ -71,8 +71,10 @@ def draw(
         many = whole.limited(USE_TILES, 2, seed)
         paths.append(save(panels.expert_use(found.model, many), folder / "expert_use.png"))
     classified, _ = tasks.find(tiles, MAX_TASK_TILES, seed)
+    sheets = sum(task.multi_label for task in classified)
     for task in classified:
-        paths += _of_task(task, found, folder, seed)
+        stem = f"contact_sheet_{tasks.file_name(task.name)}" if sheets > 1 else "contact_sheet"
+        paths.append(_of_task(task, found, folder, stem, seed))
     if len(tiles) > 2:
         paths.append(
             save(map_by_source(found, tiles.limited(MAP_TILES, 40, seed), seed), folder / "map_sources.png")
@@ -82,14 +84,14 @@ def draw(
     return paths
 
 
-def _of_task(task: Task, found: Checkpoint, folder: Path, seed: int) -> list[Path]:
+def _of_task(task: Task, found: Checkpoint, folder: Path, sheet_stem: str, seed: int) -> Path:
     embedded = embed(found.model.encoder, task.tiles.dn(), task.tiles["encodings"], ("mean",))["mean"]
     if not task.multi_label:
         made = map_by_label(embedded, task, seed)
-        return [save(made, folder / f"map_{task.name.split(' ')[0]}.png")]
+        return save(made, folder / f"map_{tasks.file_name(task.name)}.png")
     checked = validate(task, "mean", embedded.astype(np.float64), seed)
     made = sheet(task, sigmoid(checked.logits), float(np.median(checked.thresholds)), seed=seed)
-    return [save(made, folder / "contact_sheet.png")]
+    return save(made, folder / f"{sheet_stem}.png")
 
 
 def _one_per_source(tiles: Tiles, count: int, seed: int) -> Tiles:

@@ -110,12 +110,7 @@ def read(data: Path, preprocessing: Preprocessing, splits: Sequence[str] = ("tes
 
 def _packed(data: Path, preprocessing: Preprocessing, splits: Sequence[str]) -> Tiles:
     packed = shards.open_packed(data)
-    convention = packed.manifest["config"]["hour_convention"]
-    if convention != preprocessing.hour_convention:
-        raise PackError(
-            f"{data} was packed with hour_convention {convention}, "
-            f"the network was trained with {preprocessing.hour_convention}; pack again"
-        )
+    packed.check_hours(preprocessing.hour_convention)
     if unknown := set(splits) - set(SPLITS):
         raise PackError(f"no split {', '.join(sorted(unknown))}; expected some of {', '.join(SPLITS)}")
     columns = {name: packed.column(name) for name in COLUMNS}

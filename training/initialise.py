@@ -1,4 +1,4 @@
-"""How a network starts."""
+"""How the positions of a network start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint, CheckpointError
 from model.config import NUM_EXTRA_TOKENS
 from model.moe_mae import MoEMAE
 
@@ -40,24 +39,3 @@ def start_positions_as_waves(model: MoEMAE) -> None:
         ):
             patches, dim = embedding.shape[1] - skipped, embedding.shape[2]
             embedding[0, skipped:] = grid_waves(math.isqrt(patches), dim).to(embedding)
-
-
-def start_from(model: MoEMAE, found: Checkpoint) -> None:
-    """Take a checkpoint's weights, and keep those of the encoder out of training.
-
-    Where the targets are others, the decoder's last layer starts at zero instead: at the guess that they are
-    relative to.
-
-    Raises:
-        CheckpointError: it is of another architecture or preprocessing.
-    """
-    if found.config != model.config:
-        raise CheckpointError(f"the encoder to start from is {found.config}; expected {model.config}")
-    for name in ("mean", "std"):
-        if not torch.equal(getattr(found.model.encoder, name), getattr(model.encoder, name)):
-            raise CheckpointError(f"the encoder to start from has another {name} of the bands")
-    model.load_state_dict(found.model.state_dict())
-    if found.model.targets != model.targets:
-        torch.nn.init.zeros_(model.decoder_pred.weight)
-        torch.nn.init.zeros_(model.decoder_pred.bias)
-    model.encoder.requires_grad_(requires_grad=False)

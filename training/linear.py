@@ -73,6 +73,9 @@ def published(x: FloatArray, y: BoolArray, test: FloatArray, *, multi_label: boo
         # On unscaled features 1,000 passes are often too few; the protocol stops there all the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if not multi_label:
+            if y.all(axis=0).any():  # one class only, which scikit-learn refuses to fit
+                out[:] = y[0]
+                return out
             fitted = _sag().fit(x, y.argmax(axis=1))
             out[:, fitted.classes_] = fitted.predict_proba(test)
             return out

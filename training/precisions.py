@@ -104,7 +104,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         for pooling, scores in task["scores"].items():
             parts = [f"{s} {v['exact']:.4f} → {v['fast']:.4f}" for s, v in scores.items()]
             out.append(f"  {pooling:<11} {', '.join(parts)}")
-    return [*out, *(f"no task: {reason}" for reason in result["left_out"])]
+    return [*out, *(f"left out: {reason}" for reason in result["left_out"])]
 
 
 def _embed(encoder: Runs, tiles: Tiles) -> dict[str, Array]:

@@ -13,18 +13,19 @@ import torch
 
 from model import checkpoint
 from model.checkpoint import Checkpoint
-from model.config import Preprocessing
 from model.moe_mae import MoEMAE
+from training.clock import Clock
 from training.data import Augmentation, Batch, Batches, Order, TileSet, source_weights
 from training.devices import describe, fabric_for
-from training.initialise import start_from, start_positions_as_waves
+from training.given_encoder import followed, start_from
+from training.initialise import start_positions_as_waves
 from training.interrupt import Interrupt
 from training.loss import Losses, pretraining_losses, value_weights
 from training.recipe import PretrainConfig
 from training.run_log import RunLog
 from training.schedule import averaged
 from training.shards import PackedSet, PackError, open_packed
-from training.state import Progress, RunState, digest
+from training.state import DATA, Progress, RunState, digest
 from training.validation import validate
 
 STATE, BEST, LAST = "state.pt", "best.safetensors", "last.safetensors"
@@ -43,17 +44,20 @@ class Pretraining:
 
         Raises:
             PackError: the packed set cannot be used.
-            StateError: the folder's state is damaged or of a run with another configuration.
-            CheckpointError: the encoder to start from cannot be read or is of another architecture.
+            StateError: the folder's state is damaged, or of a run with another configuration or other data.
+            CheckpointError: the encoder to start from cannot be read, is of another architecture, or was
+                trained otherwise than the recipe says.
         """
-        self.config, self.folder = config, folder
         self.fabric, scaler = fabric_for(config.run)
         self.fabric.launch()
         packed = open_packed(config.data.path)
-        self.preprocessing = Preprocessing(
-            nodata_fill=config.data.nodata_fill,
-            hour_convention=packed.manifest["config"]["hour_convention"],
-            missing_metadata_trained=config.data.drop_metadata > 0,
+        self.given = None if config.encoder is None else checkpoint.load(config.encoder)
+        if self.given:
+            config = followed(config, self.given)
+            packed.check_hours(self.given.preprocessing.hour_convention)
+        self.config, self.folder = config, folder
+        self.preprocessing = (
+            self.given.preprocessing if self.given else config.preprocessing(packed.hour_convention)
         )
         tiles = self._tiles(packed, config.data.split)
         validated = config.data.validation_split
@@ -77,7 +81,6 @@ class Pretraining:
         self.model = MoEMAE(config.architecture, self.preprocessing, config.loss.targets)
         if config.positions == "waves":
             start_positions_as_waves(self.model)
-        self.given = None if config.encoder is None else checkpoint.load(config.encoder)
         if self.given:
             start_from(self.model, self.given)
         self.optimiser = torch.optim.AdamW(
@@ -90,14 +93,19 @@ class Pretraining:
         self.ema = averaged(self.model, config.optimiser.ema) if config.optimiser.ema else None
         self.progress = Progress()
         self.stopped_by: str | None = None  # name of the signal that ended the run early
-        learned = {**config.learned(), "data_tiles": len(tiles), "world": self.fabric.world_size}
+        learned = {
+            **config.learned(),
+            DATA: packed.identity(),
+            "data_tiles": len(tiles),
+            "world": self.fabric.world_size,
+        }
         if self.given:
             learned["encoder"] = digest(self.given.model.encoder)
         self.state = RunState(
             self.model, self.optimiser, self.ema, scaler, self.progress, learned, self.schedule
         )
-        if (folder / STATE).exists():
-            self.state.restore(folder / STATE)
+        found = folder / STATE
+        self.unchecked = self.state.restore(found) if found.exists() else None
 
     @property
     def step(self) -> int:
@@ -117,10 +125,12 @@ class Pretraining:
             record = json.dumps(config.model_dump(mode="json"), indent=2)
             (self.folder / "config.json").write_text(record + "\n")
             self.fabric.print(self._headline(), flush=True)
+            if self.unchecked:
+                self.fabric.print(f"note: {self.unchecked}", flush=True)
         micro = self.batches.iterate(self.step * config.accumulate, total * config.accumulate)
         try:
             with Interrupt() as interrupt:
-                clock = _Clock(config.batch_size * config.accumulate * self.fabric.world_size)
+                clock = Clock(config.batch_size * config.accumulate * self.fabric.world_size)
                 while self.step < total and not self._anywhere(interrupt.name is not None):
                     row = self._update(micro)
                     self.progress.step += 1
@@ -278,23 +288,6 @@ class Pretraining:
             f"{len(self.validation) if self.validation else 0:,} for validation, "
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {describe(self.fabric)}"
         )
-
-
-class _Clock:
-    """Tiles per second since the last restart."""
-
-    def __init__(self, tiles_per_step: int) -> None:
-        self._per_step = tiles_per_step
-        self.restart()
-
-    def restart(self) -> None:
-        self._started, self._steps = time.monotonic(), 0
-
-    def count(self) -> None:
-        self._steps += 1
-
-    def rate(self) -> float:
-        return self._steps * self._per_step / (time.monotonic() - self._started)
 
 
 def _seed(*parts: int) -> int:

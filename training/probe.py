@@ -51,8 +51,8 @@ def fit_all(
     splits: Sequence[str] = ("test",),
     pooling: Pooling | None = None,
     seed: int = 0,
-) -> dict[str, LinearProbe]:
-    """A probe for every task that the labels make.
+) -> tuple[dict[str, LinearProbe], list[str]]:
+    """A probe for every task that the labels make, by its name; and which labels make none, and why.
 
     Args:
         found: the checkpoint whose encoder is frozen.
@@ -67,10 +67,11 @@ def fit_all(
     tiles = read(data, found.preprocessing, splits)
     classified, left_out = tasks.find(tiles, MAX_TILES, seed)
     if not classified:
-        raise PackError(f"{data}: no labels to fit a probe on ({'; '.join(left_out) or 'no tile has one'})")
-    return {
-        t.name.replace(" (", "-").rstrip(")"): fit(t, found, pooling=pooling, seed=seed) for t in classified
-    }
+        where = "" if tiles.seen is None else f" in {', '.join(splits)}"
+        reasons = "; ".join(left_out) or "no tile has one"
+        raise PackError(f"{data}: no labels to fit a probe on{where} ({reasons})")
+    probes = {tasks.file_name(t.name): fit(t, found, pooling=pooling, seed=seed) for t in classified}
+    return probes, left_out
 
 
 def fit(task: Task, found: Checkpoint, *, pooling: Pooling | None = None, seed: int = 0) -> LinearProbe:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from model.config import SIZES, ConfigError, ModelConfig, NodataFill
+from model.config import SIZES, ConfigError, HourConvention, ModelConfig, NodataFill, Preprocessing
 from training.loss import LossConfig
 from training.schedule import Schedule
 
@@ -27,7 +27,9 @@ class DataConfig(BaseModel):
         default=None, description="share of views per source; None: by number of tiles"
     )
     min_valid_fraction: float = Field(default=0.0, ge=0, le=1)
-    nodata_fill: NodataFill = "as_is"
+    nodata_fill: NodataFill = Field(
+        default="as_is", description="what invalid pixels are fed as; with `encoder`, as it was trained"
+    )
     flips: bool = False
     drop_metadata: float = Field(default=0.0, ge=0, le=1)
     drop_field: float = Field(default=0.0, ge=0, le=1)
@@ -130,6 +132,14 @@ class PretrainConfig(BaseModel):
         """The network's configuration."""
         config = SIZES[self.model] if isinstance(self.model, str) else ModelConfig(**self.model)
         return config if self.dropout is None else replace(config, dropout=self.dropout)
+
+    def preprocessing(self, hour_convention: HourConvention) -> Preprocessing:
+        """What the inputs of a network mean that is trained from the start, on data packed so."""
+        return Preprocessing(
+            nodata_fill=self.data.nodata_fill,
+            hour_convention=hour_convention,
+            missing_metadata_trained=self.data.drop_metadata > 0,
+        )
 
     def total_steps(self, tiles: int, world: int) -> int:
         """Length of the run for so many training tiles and processes."""

@@ -10,6 +10,7 @@ No column holds Python objects, so nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -95,6 +96,34 @@ class PackedSet:
     def sources(self) -> NDArray[np.str_]:
         """The source name of every tile."""
         return np.repeat([s.source for s in self.shards], [s.count for s in self.shards])
+
+    @property
+    def hour_convention(self) -> HourConvention:
+        """How the hours among the encodings were read."""
+        convention: HourConvention = self.manifest["config"]["hour_convention"]
+        return convention
+
+    def check_hours(self, convention: HourConvention) -> None:
+        """Raises PackError unless hours were encoded as a network of this convention reads them."""
+        if self.hour_convention != convention:
+            raise PackError(
+                f"{self.path} was packed with hour_convention {self.hour_convention}, "
+                f"the network was trained with {convention}; pack again"
+            )
+
+    def identity(self) -> dict[str, str]:
+        """What tells these tiles and their splits from others, wherever the folder lies; JSON-ready."""
+        # A shard's name changes with its content.
+        names = "\n".join(f"{s.source} {s.path.name} {s.count}" for s in self.shards)
+        return {
+            "hour_convention": self.hour_convention,
+            "shards": _digest(names.encode()),
+            "splits": _digest(self.column("split").tobytes()),
+        }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def open_packed(path: Path) -> PackedSet:

@@ -16,6 +16,7 @@ from training.schedule import Schedule
 
 FORMAT_VERSION = 1
 ADDED = {"loss.targets": "absolute"}  # options that older states do not name, and how their runs were
+DATA = "packed"  # what `PackedSet.identity` says; older states have the number of tiles only
 
 
 class StateError(Exception):
@@ -60,14 +61,26 @@ class RunState:
         torch.save(content, partial)
         partial.replace(path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> str | None:
         """Take over a saved state, after checking that the rest of the run would not differ.
 
+        Returns:
+            What could not be checked, since an older release saved the state; None if everything was.
+
         Raises:
-            StateError: no such file, damaged, of another format, or of a run with another configuration.
+            StateError: no such file, damaged, of another format, or of a run with another configuration or
+                other data.
         """
         saved = read(path)
-        self._check_same(json.loads(saved["learned"]), path)
+        learned = json.loads(saved["learned"])
+        unchecked = None
+        if DATA not in learned:
+            learned[DATA] = self.learned[DATA]
+            unchecked = (
+                f"{path} is of an older release and does not say on which tiles; that they are as many "
+                "is all that could be checked"
+            )
+        self._check_same(learned, path)
         self._check_schedule(saved["step"], saved["steps"], path)
         self.model.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
@@ -76,6 +89,7 @@ class RunState:
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.progress.step, self.progress.best = saved["step"], saved["best"]
+        return unchecked
 
     def _check_same(self, saved: dict[str, Any], path: Path) -> None:
         now = _flat(json.loads(json.dumps(self.learned)))
@@ -87,8 +101,8 @@ class RunState:
         ]
         if changed:
             raise StateError(
-                f"{path} was saved with another configuration ({'; '.join(changed)}); "
-                "start a new run folder, or go on with the old values"
+                f"{path} was saved with another configuration or other data ({'; '.join(changed)}); "
+                "start a new run folder, or go on with the old ones"
             )
 
     def _check_schedule(self, done: int, total: int, path: Path) -> None:

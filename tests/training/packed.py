@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.config import HourConvention
 from model.metadata import parse_datetime
 from tests.rasters import dn_pixels
 from training.pack import PackConfig, pack
@@ -49,7 +50,7 @@ def npz(path: Path, count: int = 24, *, holes: bool = True) -> Path:
     return path
 
 
-def packed(folder: Path, count: int = 24, **splits: object) -> PackedSet:
+def packed(folder: Path, count: int = 24, *, hours: HourConvention = "full", **splits: object) -> PackedSet:
     """A packed set of one `.npz`, by default half of it for validation."""
     folder.mkdir(parents=True, exist_ok=True)
     npz(folder / "set.npz", count)
@@ -57,6 +58,7 @@ def packed(folder: Path, count: int = 24, **splits: object) -> PackedSet:
         {
             "sources": [{"name": "set", "kind": "npz", "path": "set.npz"}],
             "splits": splits or {"validation": 0.5, "test": 0},
+            "hour_convention": hours,
         }
     )
     return pack(config, folder, folder / "packed", workers=1, quiet=True)

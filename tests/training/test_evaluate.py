@@ -128,6 +128,18 @@ def test_figures_are_drawn(found: tuple[Path, Checkpoint], data: Path, tmp_path:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_every_multi_label_task_has_a_contact_sheet(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        bigearthnet(tmp_path / "data" / f"{name}.npz", 32)
+    output = invoke("figures", found[0], "--data", tmp_path / "data", "-o", tmp_path / "out")
+    names = {Path(line).stem for line in output.split()}
+    assert {n for n in names if n.startswith("contact")} == {
+        "contact_sheet_bigearthnet-19-one",
+        "contact_sheet_bigearthnet-19-other",
+    }
+
+
 def task(data: Path, name: str) -> Task:
     return next(t for t in tasks.find(read(data, PREPROCESSING), 1000)[0] if t.name == name)
 

@@ -56,6 +56,14 @@ def test_a_class_without_positives_is_predicted_at_its_smoothed_frequency() -> N
     np.testing.assert_allclose(p[:, 2], 0.5 / 41)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_training_tiles_of_one_class_are_predicted_as_that(multi_label: bool) -> None:
+    x, y, test = problem(40, 5, 3)
+    y[:] = [False, True, False]
+    p = linear.published(x, y, test, multi_label=multi_label)
+    assert p.tolist() == [[0, 1, 0]] * len(test)
+
+
 def test_the_published_protocol_is_scikit_learns_sag_on_unscaled_features() -> None:
     x, y, test = problem(40, 6, 3)
     x *= 5

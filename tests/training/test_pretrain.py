@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import pickle
 import signal
@@ -16,13 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from model import checkpoint
-from model.checkpoint import CheckpointError
-from model.config import SIZES
 from tests.training.packed import packed
+from tests.training.runs import recipe, trained
 from training.cli import app
 from training.pretrain import NonFiniteLossError, Pretraining
-from training.recipe import PretrainConfig
-from training.settings import load
 from training.shards import PackError
 from training.state import StateError
 
@@ -30,16 +26,6 @@ from training.state import StateError
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed(tmp_path_factory.mktemp("pretrain")).path
-
-
-def recipe(data: Path, *overrides: str) -> PretrainConfig:
-    return load(PretrainConfig, Path("smoke"), [f"data.path={data}", *overrides])
-
-
-def trained(data: Path, folder: Path, *overrides: str) -> Pretraining:
-    run = Pretraining(recipe(data, *overrides), folder)
-    run.run()
-    return run
 
 
 def table(folder: Path, name: str = "train") -> list[dict[str, str]]:
@@ -119,60 +105,6 @@ def test_relative_targets_are_validated_in_z_scores_and_kept_in_the_checkpoint(
     assert last.model.targets == last.info["recipe"]["loss"]["targets"] == "visible"
     with pytest.raises(StateError, match=r"loss\.targets: 'visible' in the state, 'absolute' now"):
         Pretraining(recipe(data, "loss.targets=absolute", *options[1:]), tmp_path)
-
-
-def test_a_decoder_is_trained_on_an_encoder_that_stays(data: Path, tmp_path: Path) -> None:
-    first = trained(data, tmp_path / "first", "optimiser.ema=null")
-    last = tmp_path / "first" / "last.safetensors"
-    options = (f"encoder={last}", "loss.targets=kriged", "optimiser.ema=null", "steps=4")
-    second = trained(data, tmp_path / "second", *options)
-    kept = first.model.encoder.state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in second.model.encoder.state_dict().items())
-    assert not torch.equal(first.model.decoder_embed.weight, second.model.decoder_embed.weight)
-    found = checkpoint.load(tmp_path / "second" / "last.safetensors")
-    assert found.model.targets == "kriged"
-    assert found.info["encoder"]["step"] == 6
-    assert str(tmp_path) not in str(found.info)
-
-    again = Pretraining(recipe(data, *options), tmp_path / "second")
-    assert again.step == 4
-    other = trained(data, tmp_path / "other", "seed=1", "steps=1")
-    assert other.step == 1
-    with pytest.raises(StateError, match=r"encoder: '[0-9a-f]{64}' in the state, '[0-9a-f]{64}' now"):
-        Pretraining(
-            recipe(data, f"encoder={tmp_path / 'other' / 'last.safetensors'}", *options[1:]),
-            tmp_path / "second",
-        )
-
-
-def test_a_decoder_starts_at_the_guess_that_its_targets_are_relative_to(data: Path, tmp_path: Path) -> None:
-    trained(data, tmp_path, "steps=1")
-    last = tmp_path / "last.safetensors"
-    same = Pretraining(recipe(data, f"encoder={last}"), tmp_path / "same")
-    assert torch.equal(same.model.decoder_pred.weight, checkpoint.load(last).model.decoder_pred.weight)
-    other = Pretraining(recipe(data, f"encoder={last}", "loss.targets=kriged"), tmp_path / "other")
-    assert not other.model.decoder_pred.weight.any()
-
-
-def test_an_encoder_of_another_architecture_is_refused(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "xxs.safetensors"
-    checkpoint.save(path, checkpoint.initialise(SIZES["XXS"], 0))
-    with pytest.raises(CheckpointError, match="the encoder to start from is ModelConfig"):
-        Pretraining(recipe(data, f"encoder={path}"), tmp_path / "run")
-
-
-def test_targets_are_absolute_unless_chosen_and_older_states_go_on(data: Path, tmp_path: Path) -> None:
-    published = load(PretrainConfig, Path("published"), [f"data.path={data}"])
-    assert published.loss.targets == "absolute"
-    run = trained(data, tmp_path, "steps=1")
-    assert run.model.targets == "absolute"
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    learned = json.loads(state["learned"])
-    del learned["loss"]["targets"]  # as in states from before there was a choice
-    torch.save({**state, "learned": json.dumps(learned)}, tmp_path / "state.pt")
-    assert Pretraining(recipe(data, "steps=1"), tmp_path).step == 1
-    with pytest.raises(StateError, match=r"loss\.targets: 'absolute' in the state, 'visible' now"):
-        Pretraining(recipe(data, "steps=1", "loss.targets=visible"), tmp_path)
 
 
 def test_rows_of_steps_that_are_done_again_are_not_doubled(data: Path, tmp_path: Path) -> None:
