@@ -120,6 +120,14 @@ class NativeBuildHook(BuildHookInterface[Any]):
 
 
 def _compiler() -> list[str]:
+    command = _found_compiler()
+    if any(Path(part).name in ("zig", "ziglang") for part in command):
+        # zig compiles for the CPU at hand; what is made here runs on others, and asks for what it may use.
+        command.append("-mcpu=baseline")
+    return command
+
+
+def _found_compiler() -> list[str]:
     if named := os.environ.get("CC"):
         return shlex.split(named)
     for name in ("cc", "gcc", "clang"):

@@ -192,6 +192,11 @@ def write(
     path = Path(path).absolute()
     if not _replaceable(path):
         raise BundleError(f"{path} exists and is not a bundle; it is left alone")
+    if (other := _not_ours(path)) is not None:
+        raise BundleError(
+            f"{path} holds {other.name}, a {'link' if other.is_symlink() else 'hidden file'}, as a hub's cache"
+            " or a clone has; it is left alone: copy the bundle's files into a folder of their own"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     building.mkdir()
@@ -273,6 +278,11 @@ def _replaceable(path: Path) -> bool:
     if path.is_symlink() or not path.exists():
         return not path.is_symlink()
     return path.is_dir() and (not any(path.iterdir()) or manifest.is_bundle(path))
+
+
+def _not_ours(path: Path) -> Path | None:
+    """Something in a folder that a bundle may have beside it, and that would be lost with it."""
+    return next((entry for entry in path.rglob("*") if entry.is_symlink() or entry.name[0] == "."), None)
 
 
 def _replace(building: Path, path: Path) -> None:

@@ -22,6 +22,7 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _FLOAT = 1  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _MOST_VARINT_BYTES = 10
+_MAX_DIMS = 8
 
 
 class OnnxFileError(ValueError):
@@ -92,6 +93,8 @@ def _add_constant(constants: dict[str, NDArray[np.float32]], view: memoryview) -
             raw = _bytes(value)
     if data_type != _FLOAT:
         return
+    if len(dims) > _MAX_DIMS or any(size >= 1 << 31 for size in dims):
+        raise OnnxFileError(f"the constant {name!r} has dimensions {str(dims)[:200]}; expected few and small")
     if len(raw) != 4 * int(np.prod(dims, dtype=object)):
         raise OnnxFileError(f"the constant {name!r} {dims} has {len(raw)} bytes; expected 4 for each number")
     constants[name] = np.frombuffer(raw, "<f4").reshape(dims)

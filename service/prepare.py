@@ -24,7 +24,8 @@ from service.parameters import RequestOptions, TileParameters
 from service.rasters import geotiff, plain_geotiff, plain_tiff, quality
 from service.rasters.open_raster import OpenRaster
 
-_SMALL_BYTES = 65_536  # of a file and of its pixels; these are ready in half a millisecond
+_SMALL_BYTES = 65_536  # of a file and of its pixels; these are ready in half a millisecond,
+_FEW_BLOCKS = 128  # unless they come in many pieces, each of which may have tables of its own
 
 
 def prepare(
@@ -75,7 +76,8 @@ def prepare_small(
     if not is_small(source):
         return None
     data = cast(bytes, cast(File, source).data)
-    if (tiff := plain_tiff.parse(data, _small(limits))) is None:
+    tiff = plain_tiff.parse(data, _small(limits))
+    if tiff is None or len(tiff.block_sizes) > _FEW_BLOCKS:
         return None
     said = Said(source, parameters, bundle)
     if (found := plain_geotiff.read(data, tiff)) is None:

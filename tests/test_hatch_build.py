@@ -40,6 +40,22 @@ def test_they_compile_without_a_warning(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.so"]
 
 
+@pytest.mark.parametrize("compiler", ["python -m ziglang cc", "/opt/zig/zig cc", "gcc"])
+def test_nothing_is_made_for_the_cpu_at_hand_alone(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As zig does unless it is told: a library of an image would end the process on an older machine."""
+    calls: list[list[str]] = []
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(hatch_build, "_call", calls.append)
+    with pytest.raises(FileNotFoundError):  # nothing was linked
+        compile_library(PIXELS, tmp_path / "made.so")
+    assert calls
+    assert all(("-mcpu=baseline" in call) == ("zig" in compiler) for call in calls)
+    assert not any(word in call for call in calls for word in ("-march=native", "-mcpu=native"))
+
+
 def test_what_the_compiler_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = KERNELS._replace(path=tmp_path / "kernels.so", objects=(("support.c", ()),))
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")

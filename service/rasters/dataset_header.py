@@ -12,6 +12,8 @@ from service.rasters.georeference import Affine, Georeference, placed
 from service.rasters.raster_header import GeotiffError, Header, Limits
 from service.rasters.tiff_header import MAX_DIRECTORIES, MAX_TAG_BYTES, Announced
 
+_MOST_SHARED = 4  # writers may store equal blocks once; whoever unpacks them has as much work as without
+
 
 def check(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
     """Refuses what is too large or of another kind, before any pixel is read.
@@ -61,6 +63,12 @@ def check_announced(said: Announced, limits: Limits) -> None:
             "too-large",
             f"a tag of the file has {said.tag_bytes:,} bytes; expected at most {MAX_TAG_BYTES:,} in any but "
             "the places of strips or tiles",
+        )
+    if said.block_bytes > _MOST_SHARED * said.file_bytes:
+        raise GeotiffError(
+            "too-large",
+            f"the strips or tiles have {said.block_bytes:,} bytes in a file of {said.file_bytes:,}; expected "
+            f"at most {_MOST_SHARED} times as many, where some are the same",
         )
     if said.directories > MAX_DIRECTORIES:
         raise GeotiffError(

@@ -93,10 +93,14 @@ def parse(data: Content, limits: Limits) -> PlainTiff | None:
         expect(alike.width * alike.height <= limits.max_pixels and alike.bands <= limits.max_bands)
         expect(decoded <= limits.max_decoded_bytes)
         origin, pixel_size = _place(directory)
+        offsets = directory.numbers(324 if alike.tiled else 273, (SHORT, LONG), blocks)
+        sizes = directory.numbers(325 if alike.tiled else 279, (SHORT, LONG), blocks)
+        # Blocks that share bytes are unpacked once each: a small file could ask for hours of work.
+        expect(sum(sizes) <= len(data) and max(sizes) <= _MAX_DECODED[alike.compression])
         keys = directory.raw(34735, SHORT), directory.raw(34736, DOUBLE), directory.raw(34737, 2)
         return alike._replace(
-            block_offsets=directory.numbers(324 if alike.tiled else 273, (SHORT, LONG), blocks),
-            block_sizes=directory.numbers(325 if alike.tiled else 279, (SHORT, LONG), blocks),
+            block_offsets=offsets,
+            block_sizes=sizes,
             origin=origin,
             pixel_size=pixel_size,
             geo_keys=(directory.order, *keys),
@@ -181,8 +185,9 @@ def _place(directory: Directory) -> tuple[tuple[float, float] | None, tuple[floa
     """The origin and the size of a pixel."""
     if 33550 not in directory and 33922 not in directory:
         return None, None
-    right, down, _ = directory.numbers(33550, (DOUBLE,), 3)
-    col, row, _, x, y, _ = directory.numbers(33922, (DOUBLE,), 6)
+    right, down, deep = directory.numbers(33550, (DOUBLE,), 3)
+    col, row, level, x, y, z = directory.numbers(33922, (DOUBLE,), 6)
     expect(right > 0 and down > 0 and (col, row) == (0, 0))
+    expect((deep, level, z) == (0, 0, 0))  # with a vertical CRS they are the scale and offset of the values
     expect(all(map(math.isfinite, (right, down, x, y))))
     return (x, y), (right, down)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 # Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -30,7 +32,8 @@ _SIZES = {
     17: 8,
     18: 8,
 }  # bytes; others have 1
-_PLACES_OF_BLOCKS = frozenset({273, 279, 324, 325})  # offsets and sizes, one for each strip or tile
+_SIZES_OF_BLOCKS = frozenset({279, 325})  # of each strip or tile, in bytes
+_PLACES_OF_BLOCKS = _SIZES_OF_BLOCKS | {273, 324}
 _MAX_ENTRIES = 4096  # TIFF knows some hundred tags
 _ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 
@@ -77,12 +80,16 @@ class Announced(NamedTuple):
 
     `bands` of the first directory, 1 if it does not say: an object for each, 47 MB for the 65,535 that 60
     bytes announce. `tag_bytes` of the largest tag that is in the file, but for places of blocks: it is copied
-    several times. `directories`, of which no more are looked at than are allowed.
+    several times. `directories`, of which no more are looked at than are allowed. `block_bytes` are those of
+    all strips or tiles of a directory; where they are more than the file has, some share theirs, and each is
+    unpacked.
     """
 
     bands: int
     tag_bytes: int
     directories: int
+    block_bytes: int
+    file_bytes: int
 
 
 def announced(content: bytes | memoryview | Path) -> Announced:
@@ -94,7 +101,7 @@ def announced(content: bytes | memoryview | Path) -> Announced:
 
 
 def _announced(data: Data) -> Announced:
-    bands, largest, directories = 1, 0, 0
+    bands, largest, directories, block_bytes = 1, 0, 0, 0
     order = _order(data)
     for directories, entries in enumerate(_directories(data), 1):  # their number, in the end
         for tag, kind, length, value in entries:
@@ -102,10 +109,24 @@ def _announced(data: Data) -> Announced:
                 number = order + _WHOLE_NUMBERS[kind]
                 if struct.calcsize(number) <= len(value):
                     bands = max(bands, *struct.unpack_from(number, value))
+            if tag in _SIZES_OF_BLOCKS and kind in _WHOLE_NUMBERS:
+                block_bytes = max(block_bytes, _sum(data, order + _WHOLE_NUMBERS[kind], length, value))
             size = length * _SIZES.get(kind, 1)
             if tag not in _PLACES_OF_BLOCKS and size <= len(data):  # what is not there, GDAL says itself
                 largest = max(largest, size)
-    return Announced(bands, largest, directories)
+    return Announced(bands, largest, directories, block_bytes, len(data))
+
+
+def _sum(data: Data, number: str, count: int, value: bytes) -> int:
+    """Of the numbers of an entry, as far as they are in the file."""
+    kind = np.dtype(number)
+    start = 0
+    if kind.itemsize * count > len(value):
+        (start,) = struct.unpack(number[0] + ("Q" if len(value) == 8 else "I"), value)
+        value = b""
+    held = memoryview(value or data)[start:]
+    count = min(count, len(held) // kind.itemsize)
+    return int(np.frombuffer(held, kind, count).sum(dtype=np.float64)) if count else 0
 
 
 def _text_of(data: Data, wanted: int) -> slice:

@@ -248,6 +248,24 @@ def test_write_replaces_a_bundle_and_uses_an_empty_folder(folder: Path, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "empty"]
 
 
+@pytest.mark.parametrize("name", [".git", "probes/.env"])
+def test_hidden_files_are_not_lost_when_a_bundle_is_written_anew(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(BundleError, match="a hidden file"):
+        bundle.rewrite(bundle.load(folder), card="another")
+    assert (folder / name).read_text() == "mine"
+    (folder / name).unlink()
+    assert bundle.rewrite(bundle.load(folder), card="another").card == "another"
+
+
+def test_what_a_cache_holds_as_links_is_not_written_anew(folder: Path, tmp_path: Path) -> None:
+    kept = (folder / "card.md").rename(tmp_path / "blob")
+    (folder / "card.md").symlink_to(kept)
+    with pytest.raises(BundleError, match="a link"):
+        bundle.rewrite(bundle.load(folder), card="another")
+
+
 def test_write_leaves_anything_else_alone(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
