@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from model.tiles import CROP_MAX, TILE_SIZE
-from training.geotiffs import SUFFIXES, raster_size
+from training.geotiffs import SUFFIXES
+from training.rasters import raster_size
 from training.shards import PackError
 from training.sources import Kind, SourceConfig
 
@@ -37,7 +38,7 @@ def detect(path: Path) -> list[SourceConfig]:
         raise PackError(
             f"{path}: expected GeoTIFFs (.tif, .tiff), .npz files, or a folder images/; found none"
         )
-    height, width = raster_size(first)
+    height, width = raster_size(first) or (0, 0)
     if max(height, width) > CROP_MAX:
         return [_of_file(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
     small = min(height, width) < TILE_SIZE
@@ -49,7 +50,7 @@ def detect(path: Path) -> list[SourceConfig]:
 
 
 def _of_file(path: Path) -> SourceConfig:
-    height, width = raster_size(path)
+    height, width = raster_size(path) or (0, 0)
     kind: Kind = "scene" if min(height, width) >= TILE_SIZE and max(height, width) > CROP_MAX else "folder"
     return SourceConfig(name=_name(path), path=path.resolve(), kind=kind)
 

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform as reproject
-from rasterio.windows import Window as RasterWindow
+from rasterio.errors import RasterioError
 
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileError
 from training.listing import Listed, Listing
+from training.rasters import Header, centre, open_raster, read_header, read_pixels
 from training.sources import Sample, Skipped, SourceConfig
 
 SUFFIXES = (".tif", ".tiff")
-METRES_PER_DEGREE = 111_320.0  # along a meridian, for pixel sizes of rasters in degrees
 
 # BigEarthNet patch names: S2A_MSIL2A_20170613T101031_11_66. The hour lost its leading zero in some (T94031).
 _BIGEARTHNET_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{5,6})_")
-
-
-class _Header(NamedTuple):
-    """What a raster says of itself."""
-
-    descriptions: tuple[str | None, ...]
-    nodata: float | None
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    crs: Any
-    transform: Any
-    gsd: float  # metres, NaN unknown
 
 
 def files(folder: Path, source: SourceConfig, listing: Listing | None = None) -> list[Path]:
@@ -70,13 +53,17 @@ def read_tile(
         return Skipped(str(path), "listed, but there is no such file")
     said = _said(path, folder, source, listing)
     try:
-        with _open(path) as raster:
-            header = _header(raster)
-            pixels = raster.read()
+        with open_raster(path) as raster:
+            header = read_header(raster)
+            pixels = read_pixels(raster)
         prepared = _prepared(pixels, header, source, path.name)
         tile = tiles.fit(prepared.dn, prepared.valid, source.fit)
         tiles.check_valid(tile.valid)
-        lat, lon = (said.lat, said.lon) if said.lat is not None else _centre(header, *pixels.shape[1:])
+        lat, lon = (
+            (said.lat, said.lon)
+            if said.lat is not None
+            else centre(header, tiles.Window(0, 0, *pixels.shape[1:]))
+        )
         when = said.when or (metadata.parse_datetime(source.when) if source.when else None)
         labels = said.labels
         if source.kind == "bigearthnet":
@@ -107,14 +94,15 @@ def read_scene(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sa
     """
     try:
         when = metadata.parse_datetime(source.when) if source.when else None
-        with _open(path) as raster:
-            header = _header(raster)
+        with open_raster(path) as raster:
+            header = read_header(raster)
             units = _scene_units(raster, header, source, path.name)
             row = -1
             for grid in tiles.windows(raster.height, raster.width, source.stride):
                 if grid.row != row:
                     row = grid.row
-                    strip = raster.read(window=RasterWindow(0, grid.window.row_off, raster.width, image_size))
+                    rows = tiles.Window(grid.window.row_off, 0, image_size, raster.width)
+                    strip = read_pixels(raster, rows)
                 at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
                 yield from _window_sample(strip[at], path, header, units, grid.window, when)
     except (RasterioError, OSError, TileError, MetadataError) as error:
@@ -169,27 +157,7 @@ def _name_in(folder: Path, path: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix() if path != folder else path.stem
 
 
-def _open(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a tile without a place is welcome
-        return rasterio.open(path, driver="GTiff")
-
-
-def _header(raster: Any) -> _Header:
-    a, b, d, e = raster.transform.a, raster.transform.b, raster.transform.d, raster.transform.e
-    size = math.sqrt(abs(a * e - b * d))
-    if raster.crs is None:
-        gsd = math.nan
-    elif raster.crs.is_geographic:
-        gsd = size * METRES_PER_DEGREE
-    else:
-        gsd = size * raster.crs.linear_units_factor[1]
-    return _Header(
-        raster.descriptions, raster.nodata, raster.scales, raster.offsets, raster.crs, raster.transform, gsd
-    )
-
-
-def _prepared(pixels: NDArray[Any], header: _Header, source: SourceConfig, name: str) -> tiles.Prepared:
+def _prepared(pixels: NDArray[Any], header: Header, source: SourceConfig, name: str) -> tiles.Prepared:
     # EuroSAT-Landsat tiles carry a surplus band after the seven.
     bands = source.bands or ("1,2,3,4,5,6,7" if source.kind == "eurosat" and len(pixels) > 7 else None)
     return tiles.prepare(
@@ -204,16 +172,16 @@ def _prepared(pixels: NDArray[Any], header: _Header, source: SourceConfig, name:
     )
 
 
-def _scene_units(raster: Any, header: _Header, source: SourceConfig, name: str) -> SourceConfig:
+def _scene_units(raster: Any, header: Header, source: SourceConfig, name: str) -> SourceConfig:
     """The source with its units decided, by a thinned reading of the whole scene."""
     step = max(1, max(raster.height, raster.width) // 1000)
-    shape = (raster.count, max(1, raster.height // step), max(1, raster.width // step))
-    decided = _prepared(raster.read(out_shape=shape), header, source, name).units
+    shape = max(1, raster.height // step), max(1, raster.width // step)
+    decided = _prepared(read_pixels(raster, shape=shape), header, source, name).units
     return source if decided == "scale_offset" else source.model_copy(update={"units": decided})
 
 
 def _window_sample(
-    pixels: NDArray[Any], path: Path, header: _Header, source: SourceConfig,
+    pixels: NDArray[Any], path: Path, header: Header, source: SourceConfig,
     window: tiles.Window, when: Acquisition | None,
 ) -> Iterator[Sample]:  # fmt: skip
     try:
@@ -222,7 +190,7 @@ def _window_sample(
         if error.code == "empty-tile":  # the fill around a scene is no error
             return
         raise
-    lat, lon = _centre(header, window.height, window.width, window.row_off, window.col_off)
+    lat, lon = centre(header, window)
     yield Sample(
         id=f"{path.stem}_{window.row_off:04d}_{window.col_off:04d}",
         dn=prepared.dn,
@@ -234,27 +202,5 @@ def _window_sample(
     )
 
 
-def _centre(
-    header: _Header, height: int, width: int, row_off: int = 0, col_off: int = 0
-) -> tuple[float | None, float | None]:
-    """WGS 84 degrees of the centre of some pixels, None without georeferencing."""
-    if header.crs is None:
-        return None, None
-    x, y = header.transform @ (col_off + width / 2, row_off + height / 2)
-    (lon,), (lat,) = reproject(header.crs, "EPSG:4326", [x], [y])
-    if not (math.isfinite(lat) and math.isfinite(lon)):
-        return None, None
-    return lat, lon
-
-
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def raster_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels; (0, 0) for an unreadable file, which packing will report."""
-    try:
-        with _open(path) as raster:
-            return raster.height, raster.width
-    except (RasterioError, OSError):
-        return 0, 0

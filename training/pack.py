@@ -26,6 +26,7 @@ from training.sources import Sample, Skipped, SourceConfig
 
 IMAGE_SIZE = 40  # px, a side; the network's input
 MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
+READING = 2  # raise where the same file would give other tiles than before: its shard is packed anew
 FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
 
 
@@ -117,7 +118,14 @@ def _key(source: SourceConfig, root: Path, items: Sequence[Path], hour_conventio
         labels = (geotiffs.label_file(path, root / source.path) for path in items)
         read += [path for path in labels if path]
     stats = [(path.name, *_stat(path)) for path in read]
-    what = [shards.FORMAT_VERSION, PREPROCESSING_VERSION, hour_convention, source.model_dump_json(), stats]
+    what = [
+        shards.FORMAT_VERSION,
+        READING,
+        PREPROCESSING_VERSION,
+        hour_convention,
+        source.model_dump_json(),
+        stats,
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 

@@ -161,6 +161,30 @@ def test_scene_is_cut_into_a_grid_with_places(tmp_path: Path) -> None:
     assert lat[0] - lat[-1] == pytest.approx(50 * 30 / 111_195, rel=0.01)
 
 
+@pytest.mark.parametrize("kind", ["folder", "scene"])
+def test_pixels_that_a_mask_in_the_file_hides_are_nodata(tmp_path: Path, kind: str) -> None:
+    pixels, mask = dn_pixels(40, 80 if kind == "scene" else 40), np.full((40, 40), 255, np.uint8)
+    mask[:10] = 0
+    whole = np.full(pixels.shape[1:], 255, np.uint8)
+    whole[:, :40] = mask
+    write(tmp_path / "f/a.tif", geotiff(pixels, mask=whole))
+    path = "f/a.tif" if kind == "scene" else "f"
+    found = packing(tmp_path, {"name": "f", "kind": kind, "path": path})
+    assert found.column("valid_fraction")[0] == 0.75
+    assert not found.column("pixels")[0, :, :10].any()
+    np.testing.assert_array_equal(found.column("pixels")[0, :, 10:], pixels[:, 10:, :40])
+
+
+def test_units_of_a_scene_are_told_from_pixels_that_are_not_hidden(tmp_path: Path) -> None:
+    reflectance = (dn_pixels(80, 80) * 2.75e-5 - 0.2).astype(np.float32)
+    reflectance[:, :60] = 1e6
+    mask = np.full((80, 80), 255, np.uint8)
+    mask[:60] = 0
+    write(tmp_path / "scene.tif", geotiff(reflectance, mask=mask))
+    found = packing(tmp_path, {"name": "s", "kind": "scene", "path": "scene.tif"})
+    np.testing.assert_array_equal(found.column("valid_fraction"), [0.5, 0.5])
+
+
 def test_packing_again_changes_nothing(tmp_path: Path) -> None:
     packed(tmp_path)
     before = snapshot(tmp_path / "packed/shards")
