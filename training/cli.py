@@ -110,7 +110,7 @@ def pack(
         else:
             listed = listing.resolve() if listing else None
             options = {"listing": listed, "stride": stride, "units": units, "bands": bands, "when": when}
-            found = [source.model_dump() | options for path in paths or [] for source in detect.detect(path)]
+            found = [source.model_dump() | options for source in detect.detect_all(paths or [])]
             chosen = settings.checked(packing.PackConfig, {"sources": found})
         typer.echo(packing.report(packing.pack(chosen, root, out, workers=workers)))
 

@@ -25,6 +25,11 @@ SUFFIXES = (".tif", ".tiff")
 _BIGEARTHNET_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{5,6})_")
 
 
+def find(folder: Path) -> list[Path]:
+    """GeoTIFFs of a folder and below, by their names, in a fixed order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
 def files(folder: Path, source: SourceConfig, listing: Listing | None = None) -> list[Path]:
     """GeoTIFFs of a folder and below, in a fixed order; in BigEarthNet's layout those of `images/`.
 
@@ -34,7 +39,8 @@ def files(folder: Path, source: SourceConfig, listing: Listing | None = None) ->
     start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
     if start.is_file():
         return [start]
-    found = sorted(p for p in start.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    excluded = {folder / path for path in source.exclude}
+    found = [path for path in find(start) if path not in excluded]
     if listing is None:
         return found
     by_name = {p.stem: p for p in found} | {_name_in(start, p): p for p in found}
@@ -57,7 +63,7 @@ def read_tile(
             header = read_header(raster)
             pixels = read_pixels(raster)
         prepared = _prepared(pixels, header, source, path.name)
-        tile = tiles.fit(prepared.dn, prepared.valid, source.fit)
+        tile = tiles.fit(prepared.dn, prepared.valid, _fit(source, *pixels.shape[1:]))
         tiles.check_valid(tile.valid)
         lat, lon = (
             (said.lat, said.lon)
@@ -69,7 +75,7 @@ def read_tile(
         if source.kind == "bigearthnet":
             when = when or bigearthnet_time(path.stem)
             labels = _bigearthnet_labels(path, folder) if labels is None else labels
-        elif source.kind == "eurosat" and labels is None:
+        elif source.kind == "eurosat" and labels is None and path.parent != folder:
             labels = (path.parent.name,)
     except (RasterioError, OSError, TileError, MetadataError, ValueError) as error:
         return Skipped(str(path), _reason(error))
@@ -155,6 +161,12 @@ def _said(path: Path, folder: Path, source: SourceConfig, listing: Listing | Non
 def _name_in(folder: Path, path: Path) -> str:
     """Path below the folder without its ending; the bare name where the source is a single file."""
     return path.relative_to(folder).with_suffix("").as_posix() if path != folder else path.stem
+
+
+def _fit(source: SourceConfig, height: int, width: int) -> str | None:
+    """How a tile becomes 40 x 40 px: as the source says, else by its own size."""
+    small = min(height, width) < tiles.TILE_SIZE and max(height, width) <= tiles.CROP_MAX
+    return "resize" if source.fit is None and small and source.kind != "bigearthnet" else source.fit
 
 
 def _prepared(pixels: NDArray[Any], header: Header, source: SourceConfig, name: str) -> tiles.Prepared:

@@ -123,7 +123,7 @@ def _key(source: SourceConfig, root: Path, items: Sequence[Path], hour_conventio
         READING,
         PREPROCESSING_VERSION,
         hour_convention,
-        source.model_dump_json(),
+        source.model_dump_json(exclude={"exclude"}),  # the chunk says which files are left
         stats,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]

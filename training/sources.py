@@ -33,13 +33,19 @@ class SourceConfig(BaseModel):
     kind: Kind
     units: Literal["auto", "dn", "reflectance", "reflectance_1e4"] = "auto"
     bands: str | None = None
-    fit: Literal["crop", "resize"] | None = None
+    fit: Literal["crop", "resize"] | None = Field(
+        default=None,
+        description="null: by the tile's size, cropped from 40 px on, resized below (BigEarthNet: cropped)",
+    )
     stride: int = Field(default=40, ge=1, description="px between windows of a scene; below 40 they overlap")
     stitch: bool = Field(
         default=False, description="npz: put neighbouring tiles of a scene together, cut at `stride`"
     )
     when: str | None = Field(
         default=None, description="acquisition time of all tiles, where the files do not say"
+    )
+    exclude: tuple[Path, ...] = Field(
+        default=(), description="files of the folder to leave out, such as scenes that are sources themselves"
     )
     listing: Path | None = Field(default=None, description="CSV of the tiles to take; see `listing.py`")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,16 @@ def packed(folder: Path, count: int = 24, **splits: object) -> PackedSet:
         }
     )
     return pack(config, folder, folder / "packed", workers=1, quiet=True)
+
+
+def skipped(packed: PackedSet) -> dict[str, str]:
+    """Why a file gave no tile, by its name."""
+    with (packed.path / "skipped.csv").open() as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def write(path: Path, data: bytes) -> Path:
+    """Write a file, and the folders it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path

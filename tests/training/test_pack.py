@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from typer.testing import CliRunner
 
 from model import metadata, tiles
 from tests.rasters import dn_pixels, geotiff
-from tests.training.packed import npz, packed
+from tests.training.packed import npz, packed, skipped, write
 from training import shards
 from training.cli import app
 from training.pack import PackConfig, pack
@@ -21,17 +20,6 @@ from training.shards import PackedSet, PackError, open_packed
 def packing(root: Path, *sources: dict[str, object], out: str = "packed", **options: object) -> PackedSet:
     config = PackConfig.model_validate({"sources": sources, **options})
     return pack(config, root, root / out, workers=1, quiet=True)
-
-
-def skipped(packed: PackedSet) -> dict[str, str]:
-    with (packed.path / "skipped.csv").open() as file:
-        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -271,20 +259,6 @@ def test_damage_is_named(tmp_path: Path, damage: object, message: str) -> None:
     damage(packed(tmp_path))  # type: ignore[operator]
     with pytest.raises(PackError, match=message):
         open_packed(tmp_path / "packed").column("encodings")
-
-
-def test_command_finds_out_what_a_path_is(tmp_path: Path) -> None:
-    write(tmp_path / "scene.tif", geotiff(dn_pixels(100, 100)))
-    write(tmp_path / "tiles/a.tif", geotiff())
-    write(tmp_path / "euro/Forest/f.tif", geotiff(dn_pixels(22, 22)))
-    npz(tmp_path / "sets/a.npz", 3) if (tmp_path / "sets").mkdir() is None else None
-    paths = [str(tmp_path / n) for n in ("scene.tif", "tiles", "euro", "sets")]
-    result = CliRunner().invoke(app, ["pack", *paths, "-o", str(tmp_path / "out"), "--workers", "1"])
-    assert result.exit_code == 0, result.output
-    found = open_packed(tmp_path / "out")
-    kinds = {s["name"]: s["kind"] for s in found.manifest["config"]["sources"]}
-    assert kinds == {"scene": "scene", "tiles": "folder", "euro": "eurosat", "a": "npz"}
-    assert found.count == 4 + 1 + 1 + 3
 
 
 @pytest.mark.parametrize(
