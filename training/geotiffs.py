@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from rasterio.errors import RasterioError
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileError
+from training import listing as listings
 from training.listing import Listed, Listing
-from training.rasters import Header, centre, open_raster, read_header, read_pixels
+from training.rasters import Header, centre, open_raster, read_header, read_pixels, tag_time
 from training.sources import Sample, Skipped, SourceConfig
 
 SUFFIXES = (".tif", ".tiff")
@@ -30,21 +32,13 @@ def find(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def files(folder: Path, source: SourceConfig, listing: Listing | None = None) -> list[Path]:
-    """GeoTIFFs of a folder and below, in a fixed order; in BigEarthNet's layout those of `images/`.
-
-    With a listing, only its tiles, in its order; one without a file is returned too, and then skipped with
-    that reason.
-    """
+def files(folder: Path, source: SourceConfig) -> list[Path]:
+    """GeoTIFFs of a source, in a fixed order; in BigEarthNet's layout those of `images/`."""
     start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
     if start.is_file():
         return [start]
     excluded = {folder / path for path in source.exclude}
-    found = [path for path in find(start) if path not in excluded]
-    if listing is None:
-        return found
-    by_name = {p.stem: p for p in found} | {_name_in(start, p): p for p in found}
-    return [by_name.get(name, start / f"{name}.tif") for name in listing]
+    return [path for path in find(start) if path not in excluded]
 
 
 def read_tile(
@@ -55,9 +49,7 @@ def read_tile(
     The place is the centre of the file's bounds. Time and labels: BigEarthNet's come from the file name and
     `labels/*.json`, EuroSAT's label is the class folder's name. What the listing says goes before all that.
     """
-    if not path.exists():
-        return Skipped(str(path), "listed, but there is no such file")
-    said = _said(path, folder, source, listing)
+    said = listings.said(listing, path)
     try:
         with open_raster(path) as raster:
             header = read_header(raster)
@@ -93,14 +85,20 @@ def read_tile(
     )
 
 
-def read_scene(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sample | Skipped]:
+def read_scene(
+    path: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+) -> Iterator[Sample | Skipped]:
     """Windows of a multi-band scene every `stride` px, read strip by strip; each has its own place.
 
-    Units are decided once, on a sample of the whole scene, so that all windows are on one scale.
+    Units are decided once, on a sample of the whole scene, so that all windows are on one scale. Time and
+    labels are the listing's; a time may also be the source's or that of the file's tags, and a position in
+    the listing is that of all windows where the file is not georeferenced.
     """
+    said = listings.said(listing, path)
     try:
-        when = metadata.parse_datetime(source.when) if source.when else None
+        when = said.when or (metadata.parse_datetime(source.when) if source.when else None)
         with open_raster(path) as raster:
+            said = replace(said, when=when or tag_time(raster))
             header = read_header(raster)
             units = _scene_units(raster, header, source, path.name)
             row = -1
@@ -110,7 +108,7 @@ def read_scene(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sa
                     rows = tiles.Window(grid.window.row_off, 0, image_size, raster.width)
                     strip = read_pixels(raster, rows)
                 at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
-                yield from _window_sample(strip[at], path, header, units, grid.window, when)
+                yield from _window_sample(strip[at], path, header, units, grid.window, said)
     except (RasterioError, OSError, TileError, MetadataError) as error:
         yield Skipped(str(path), _reason(error))
 
@@ -150,14 +148,6 @@ def _bigearthnet_labels(path: Path, folder: Path) -> tuple[str, ...]:
         raise ValueError(f"{file.name}: no list 'labels' ({error})") from error
 
 
-def _said(path: Path, folder: Path, source: SourceConfig, listing: Listing | None) -> Listed:
-    if listing is None:
-        return Listed(path.stem)
-    start = folder / "images" if source.kind == "bigearthnet" else folder
-    inside = _name_in(start, path) if path.is_relative_to(start) else path.stem
-    return listing.get(inside) or listing.get(path.stem) or Listed(path.stem)
-
-
 def _name_in(folder: Path, path: Path) -> str:
     """Path below the folder without its ending; the bare name where the source is a single file."""
     return path.relative_to(folder).with_suffix("").as_posix() if path != folder else path.stem
@@ -194,7 +184,7 @@ def _scene_units(raster: Any, header: Header, source: SourceConfig, name: str) -
 
 def _window_sample(
     pixels: NDArray[Any], path: Path, header: Header, source: SourceConfig,
-    window: tiles.Window, when: Acquisition | None,
+    window: tiles.Window, said: Listed,
 ) -> Iterator[Sample]:  # fmt: skip
     try:
         prepared = _prepared(pixels, header, source, path.name)
@@ -203,14 +193,17 @@ def _window_sample(
             return
         raise
     lat, lon = centre(header, window)
+    if lat is None:
+        lat, lon = said.lat, said.lon
     yield Sample(
         id=f"{path.stem}_{window.row_off:04d}_{window.col_off:04d}",
         dn=prepared.dn,
-        when=when,
+        when=said.when,
         lat=lat,
         lon=lon,
         gsd=header.gsd,
         group=path.stem,
+        labels=said.labels or (),
     )
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from model.config import PREPROCESSING_VERSION, HourConvention
 from training import geotiffs, places, shards, sources
-from training.listing import Listing, ListingError, read_listing
+from training.jobs import Job, plan, read_list
 from training.places import SplitConfig
 from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig
 
 IMAGE_SIZE = 40  # px, a side; the network's input
 MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
-READING = 2  # raise where the same file would give other tiles than before: its shard is packed anew
-FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
 
 
 class PackConfig(BaseModel):
@@ -38,15 +34,6 @@ class PackConfig(BaseModel):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     splits: SplitConfig = SplitConfig()
     hour_convention: HourConvention = "full"
-
-
-@dataclass(frozen=True)
-class Job:
-    """The work that makes one shard."""
-
-    name: str
-    source: SourceConfig
-    items: tuple[Path, ...]
 
 
 def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool = False) -> PackedSet:
@@ -67,7 +54,7 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
         raise PackError(f"source names are used twice: {', '.join(twice)}")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
         raise PackError(f"{out} holds other files; expected a new or empty folder, or a packed set")
-    jobs = [job for source in config.sources for job in _jobs(source, root, config.hour_convention)]
+    jobs, missing = plan(config.sources, root, config.hour_convention)
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
@@ -85,56 +72,7 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
         workers,
         quiet,
     )
-    return _finish(config, jobs, out)
-
-
-def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> Iterator[Job]:
-    path = root / source.path
-    if not path.exists():
-        raise PackError(f"source {source.name}: {path} does not exist")
-    if source.kind in ("npz", "scene"):
-        items = [path]
-    else:
-        items = geotiffs.files(path, source, _listing(source, root))
-    if not items:
-        raise PackError(f"source {source.name}: no GeoTIFF found in {path}")
-    for start in range(0, len(items), FILES_PER_SHARD):
-        chunk = tuple(items[start : start + FILES_PER_SHARD])
-        key = _key(source, root, chunk, hour_convention)
-        yield Job(f"{source.name}-{start // FILES_PER_SHARD:05d}-{key}", source, chunk)
-
-
-def _listing(source: SourceConfig, root: Path) -> Listing | None:
-    try:
-        return read_listing(root / source.listing) if source.listing else None
-    except ListingError as error:
-        raise PackError(f"source {source.name}: {error}") from error
-
-
-def _key(source: SourceConfig, root: Path, items: Sequence[Path], hour_convention: HourConvention) -> str:
-    """Changes whenever the shard's content would: settings, rules, or a file's size or time of change."""
-    read = [*items, *([root / source.listing] if source.listing else [])]
-    if source.kind == "bigearthnet":
-        labels = (geotiffs.label_file(path, root / source.path) for path in items)
-        read += [path for path in labels if path]
-    stats = [(path.name, *_stat(path)) for path in read]
-    what = [
-        shards.FORMAT_VERSION,
-        READING,
-        PREPROCESSING_VERSION,
-        hour_convention,
-        source.model_dump_json(exclude={"exclude"}),  # the chunk says which files are left
-        stats,
-    ]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+    return _finish(config, jobs, missing, out)
 
 
 def _run(
@@ -183,23 +121,23 @@ def _write(job: Job, folder: Path, root: Path, hour_convention: HourConvention) 
 
 
 def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
-    listing = _listing(job.source, root)
+    lines = read_list(job.source, root)
     for path in job.items:
         if job.source.kind == "npz":
-            yield from sources.read_npz(path, job.source, IMAGE_SIZE)
+            yield from sources.read_npz(path, job.source, IMAGE_SIZE, lines)
         elif job.source.kind == "scene":
-            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE)
+            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE, lines)
         else:
-            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, listing)
+            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, lines)
 
 
-def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
+def _finish(config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped], out: Path) -> PackedSet:
     """Splits over everything, the lists, and last the manifest: with it the set counts as packed."""
     found: list[Shard] = []
-    skipped: list[Skipped] = []
+    skipped = list(missing)
     for job in jobs:
-        count, missing = shards.read_record(out / "shards" / job.name)
-        skipped += missing
+        count, without_tile = shards.read_record(out / "shards" / job.name)
+        skipped += without_tile
         if count:
             found.append(Shard(out / "shards" / job.name, job.source.name, count))
     with (out / "skipped.csv").open("w", newline="") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform as reproject
 from rasterio.windows import Window as RasterWindow
 
+from model import metadata
+from model.metadata import Acquisition, MetadataError
 from model.tiles import Window
 
 METRES_PER_DEGREE = 111_320.0  # along a meridian, for pixel sizes of rasters in degrees
@@ -90,6 +93,26 @@ def centre(header: Header, window: Window) -> tuple[float | None, float | None]:
     if not (math.isfinite(lat) and math.isfinite(lon)):
         return None, None
     return lat, lon
+
+
+def tag_time(raster: Any) -> Acquisition | None:
+    """When a scene was taken, as its tags say; None where none can be read.
+
+    `landmoe stack` writes both: TIFFTAG_DATETIME has no zone, and UTC is assumed, as `datetime_source=tag` of
+    the service does; in files of other programs it may be the time of writing.
+    """
+    try:
+        tags = raster.tags()
+    except UnicodeDecodeError:  # no text, then
+        return None
+    for name, parse in (
+        ("ACQUISITION_DATETIME", metadata.parse_datetime),
+        ("TIFFTAG_DATETIME", metadata.parse_tiff_datetime),
+    ):
+        if name in tags:
+            with suppress(MetadataError):
+                return parse(tags[name])
+    return None
 
 
 def raster_size(path: Path) -> tuple[int, int] | None:

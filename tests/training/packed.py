@@ -63,6 +63,12 @@ def packed(folder: Path, count: int = 24, **splits: object) -> PackedSet:
     return pack(config, folder, folder / "packed", workers=1, quiet=True)
 
 
+def packing(root: Path, *sources: dict[str, object], out: str = "packed", **options: object) -> PackedSet:
+    """Pack sources, given as in a YAML file, with paths below `root`."""
+    config = PackConfig.model_validate({"sources": sources, **options})
+    return pack(config, root, root / out, workers=1, quiet=True)
+
+
 def skipped(packed: PackedSet) -> dict[str, str]:
     """Why a file gave no tile, by its name."""
     with (packed.path / "skipped.csv").open() as file:
