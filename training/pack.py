@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.config import PREPROCESSING_VERSION, HourConvention
-from training import geotiffs, places, shards, sources
+from training import geotiffs, places, shards, sources, splits_file
 from training.jobs import Job, plan, read_list
 from training.places import SplitConfig
 from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig
+from training.splits_file import LastSplits
 
 IMAGE_SIZE = 40  # px, a side; the network's input
 MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
@@ -55,6 +56,7 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
         raise PackError(f"{out} holds other files; expected a new or empty folder, or a packed set")
     jobs, missing = plan(config.sources, root, config.hour_convention)
+    last = splits_file.read_last(out, config.splits)
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
@@ -62,7 +64,8 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
     for existing in folder.iterdir():
         if existing.name not in wanted:  # of an older configuration, or cut off half-way
             shutil.rmtree(existing)
-    (out / "manifest.json").unlink(missing_ok=True)
+    if (manifest := out / splits_file.MANIFEST).exists():
+        manifest.replace(out / splits_file.BEFORE)
     _run(
         [j for j in jobs if not (folder / j.name / "shard.json").exists()],
         len(jobs),
@@ -72,7 +75,7 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
         workers,
         quiet,
     )
-    return _finish(config, jobs, missing, out)
+    return _finish(config, jobs, missing, last, out)
 
 
 def _run(
@@ -131,7 +134,9 @@ def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
             yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, lines)
 
 
-def _finish(config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped], out: Path) -> PackedSet:
+def _finish(
+    config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped], last: LastSplits, out: Path
+) -> PackedSet:
     """Splits over everything, the lists, and last the manifest: with it the set counts as packed."""
     found: list[Shard] = []
     skipped = list(missing)
@@ -149,6 +154,7 @@ def _finish(config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped],
         raise PackError(f"no tile in any source{reasons} (all in {out / 'skipped.csv'})")
     everything = PackedSet(out, {}, tuple(found))
     names = everything.sources()
+    before = last.of(everything)
     place, split = places.assign(
         everything.column("lat"),
         everything.column("lon"),
@@ -157,17 +163,14 @@ def _finish(config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped],
         names,
         config.splits,
         IMAGE_SIZE,
+        before if last.binding else None,
     )
     start = 0
     for shard in found:
         shards.save_column(shard, "place", place[start : start + shard.count])
         shards.save_column(shard, "split", split[start : start + shard.count])
         start += shard.count
-    rows = zip(everything.column("id"), names, place, (shards.SPLITS[s] for s in split), strict=True)
-    with (out / "splits.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "source", "place", "split"])
-        writer.writerows(rows)
+    splits_file.write(everything, place, split)
     manifest: dict[str, Any] = {
         "format": shards.FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
@@ -176,11 +179,13 @@ def _finish(config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped],
         "tiles": everything.count,
         "skipped": len(skipped),
         "splits": places.summary(place, split),
+        "moved": splits_file.moved(before, split),
         "shards": [{"name": s.path.name, "source": s.source, "count": s.count} for s in found],
     }
     partial = out / "manifest.json.partial"
     partial.write_text(json.dumps(manifest, indent=2) + "\n")
-    partial.replace(out / "manifest.json")
+    partial.replace(out / splits_file.MANIFEST)
+    (out / splits_file.BEFORE).unlink(missing_ok=True)
     return shards.open_packed(out)
 
 
@@ -190,6 +195,12 @@ def report(packed: PackedSet) -> str:
     for name, numbers in packed.manifest["splits"].items():
         if numbers["tiles"]:
             lines.append(f"  {name}: {numbers['tiles']:,} tiles of {numbers['places']:,} places")
+    if moved := packed.manifest["moved"]:
+        counts = ", ".join(f"{count:,} from {way}" for way, count in moved.items())
+        lines.append(
+            f"  warning: tiles are in another split than when last packed here ({counts}): places that had "
+            "different splits grew together, or the settings say otherwise"
+        )
     if skipped := packed.manifest["skipped"]:
         lines.append(f"  {skipped:,} files gave no tile: {packed.path / 'skipped.csv'}")
     return "\n".join(lines)
