@@ -237,8 +237,8 @@ def _single_band(name: str, source: str | None) -> str:
         this = f"This file is {here}, none of the seven" if here.startswith(("QA", "ST_")) else ""
         which = f"{this or 'Six of the seven are missing'}. "
     return (
-        f"{which}A USGS delivery has one file per band: stack its seven in this order, for example with "
-        "`rio stack *_SR_B[1-7].TIF -o tile.tif`, and send tile.tif"
+        f"{which}A USGS delivery has one file per band: `landmoe stack FOLDER -o scene.tif` makes one file "
+        "of its seven"
     )
 
 

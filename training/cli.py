@@ -84,12 +84,12 @@ def pack(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with sources and splits.")] = None,
     root: Annotated[Path, typer.Option(help="Folder that paths in the file are relative to.")] = Path(),
-    stride: Annotated[int, typer.Option(min=1, help="px between windows of scenes; below 40, overlap.")] = 40,
-    units: Annotated[str, typer.Option(help="auto, dn, reflectance or reflectance_1e4.")] = "auto",
+    stride: Annotated[int | None, typer.Option(min=1, help="px between windows; default 40.")] = None,
+    units: Annotated[str | None, typer.Option(help="dn, reflectance, reflectance_1e4; default auto.")] = None,
     bands: Annotated[str | None, typer.Option(help="Seven indices or names, SR_B1 to SR_B7.")] = None,
     listing: Annotated[
         Path | None,
-        typer.Option("--list", help="CSV of the tiles to take: id, and if known datetime, lat, lon, labels."),
+        typer.Option("--list", help="CSV of what to take: id, and if known datetime, lat, lon, labels."),
     ] = None,
     when: Annotated[str | None, typer.Option(help="Acquisition time of all, RFC 3339 or a date.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
@@ -104,13 +104,16 @@ def pack(
 
     if (config is None) == (not paths):
         raise typer.BadParameter("give either paths or --config")
+    listed = listing.resolve() if listing else None
+    said = {"listing": listed, "stride": stride, "units": units, "bands": bands, "when": when}
+    options = {name: value for name, value in said.items() if value is not None}
+    if config and options:
+        raise typer.BadParameter(f"{', '.join(options)}: with --config, each source says this itself")
     with reported():
         if config:
             chosen = settings.load(packing.PackConfig, config)
         else:
-            listed = listing.resolve() if listing else None
-            options = {"listing": listed, "stride": stride, "units": units, "bands": bands, "when": when}
-            found = [source.model_dump() | options for path in paths or [] for source in detect.detect(path)]
+            found = [source.model_dump() | options for source in detect.detect_all(paths or [])]
             chosen = settings.checked(packing.PackConfig, {"sources": found})
         typer.echo(packing.report(packing.pack(chosen, root, out, workers=workers)))
 

@@ -3,59 +3,42 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform as reproject
-from rasterio.windows import Window as RasterWindow
+from rasterio.errors import RasterioError
 
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileError
+from training import listing as listings
 from training.listing import Listed, Listing
+from training.rasters import Header, centre, open_raster, read_header, read_pixels, tag_time
 from training.sources import Sample, Skipped, SourceConfig
 
 SUFFIXES = (".tif", ".tiff")
-METRES_PER_DEGREE = 111_320.0  # along a meridian, for pixel sizes of rasters in degrees
 
 # BigEarthNet patch names: S2A_MSIL2A_20170613T101031_11_66. The hour lost its leading zero in some (T94031).
 _BIGEARTHNET_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{5,6})_")
 
 
-class _Header(NamedTuple):
-    """What a raster says of itself."""
-
-    descriptions: tuple[str | None, ...]
-    nodata: float | None
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    crs: Any
-    transform: Any
-    gsd: float  # metres, NaN unknown
+def find(folder: Path) -> list[Path]:
+    """GeoTIFFs of a folder and below, by their names, in a fixed order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def files(folder: Path, source: SourceConfig, listing: Listing | None = None) -> list[Path]:
-    """GeoTIFFs of a folder and below, in a fixed order; in BigEarthNet's layout those of `images/`.
-
-    With a listing, only its tiles, in its order; one without a file is returned too, and then skipped with
-    that reason.
-    """
+def files(folder: Path, source: SourceConfig) -> list[Path]:
+    """GeoTIFFs of a source, in a fixed order; in BigEarthNet's layout those of `images/`."""
     start = folder / "images" if source.kind == "bigearthnet" and (folder / "images").is_dir() else folder
     if start.is_file():
         return [start]
-    found = sorted(p for p in start.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if listing is None:
-        return found
-    by_name = {p.stem: p for p in found} | {_name_in(start, p): p for p in found}
-    return [by_name.get(name, start / f"{name}.tif") for name in listing]
+    excluded = {folder / path for path in source.exclude}
+    return [path for path in find(start) if path not in excluded]
 
 
 def read_tile(
@@ -66,23 +49,25 @@ def read_tile(
     The place is the centre of the file's bounds. Time and labels: BigEarthNet's come from the file name and
     `labels/*.json`, EuroSAT's label is the class folder's name. What the listing says goes before all that.
     """
-    if not path.exists():
-        return Skipped(str(path), "listed, but there is no such file")
-    said = _said(path, folder, source, listing)
+    said = listings.said(listing, path)
     try:
-        with _open(path) as raster:
-            header = _header(raster)
-            pixels = raster.read()
+        with open_raster(path) as raster:
+            header = read_header(raster)
+            pixels = read_pixels(raster)
         prepared = _prepared(pixels, header, source, path.name)
-        tile = tiles.fit(prepared.dn, prepared.valid, source.fit)
+        tile = tiles.fit(prepared.dn, prepared.valid, _fit(source, *pixels.shape[1:]))
         tiles.check_valid(tile.valid)
-        lat, lon = (said.lat, said.lon) if said.lat is not None else _centre(header, *pixels.shape[1:])
+        lat, lon = (
+            (said.lat, said.lon)
+            if said.lat is not None
+            else centre(header, tiles.Window(0, 0, *pixels.shape[1:]))
+        )
         when = said.when or (metadata.parse_datetime(source.when) if source.when else None)
         labels = said.labels
         if source.kind == "bigearthnet":
             when = when or bigearthnet_time(path.stem)
             labels = _bigearthnet_labels(path, folder) if labels is None else labels
-        elif source.kind == "eurosat" and labels is None:
+        elif source.kind == "eurosat" and labels is None and path.parent != folder:
             labels = (path.parent.name,)
     except (RasterioError, OSError, TileError, MetadataError, ValueError) as error:
         return Skipped(str(path), _reason(error))
@@ -100,23 +85,30 @@ def read_tile(
     )
 
 
-def read_scene(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sample | Skipped]:
+def read_scene(
+    path: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+) -> Iterator[Sample | Skipped]:
     """Windows of a multi-band scene every `stride` px, read strip by strip; each has its own place.
 
-    Units are decided once, on a sample of the whole scene, so that all windows are on one scale.
+    Units are decided once, on a sample of the whole scene, so that all windows are on one scale. Time and
+    labels are the listing's; a time may also be the source's or that of the file's tags, and a position in
+    the listing is that of all windows where the file is not georeferenced.
     """
+    said = listings.said(listing, path)
     try:
-        when = metadata.parse_datetime(source.when) if source.when else None
-        with _open(path) as raster:
-            header = _header(raster)
+        when = said.when or (metadata.parse_datetime(source.when) if source.when else None)
+        with open_raster(path) as raster:
+            said = replace(said, when=when or tag_time(raster))
+            header = read_header(raster)
             units = _scene_units(raster, header, source, path.name)
             row = -1
             for grid in tiles.windows(raster.height, raster.width, source.stride):
                 if grid.row != row:
                     row = grid.row
-                    strip = raster.read(window=RasterWindow(0, grid.window.row_off, raster.width, image_size))
+                    rows = tiles.Window(grid.window.row_off, 0, image_size, raster.width)
+                    strip = read_pixels(raster, rows)
                 at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
-                yield from _window_sample(strip[at], path, header, units, grid.window, when)
+                yield from _window_sample(strip[at], path, header, units, grid.window, said)
     except (RasterioError, OSError, TileError, MetadataError) as error:
         yield Skipped(str(path), _reason(error))
 
@@ -156,40 +148,18 @@ def _bigearthnet_labels(path: Path, folder: Path) -> tuple[str, ...]:
         raise ValueError(f"{file.name}: no list 'labels' ({error})") from error
 
 
-def _said(path: Path, folder: Path, source: SourceConfig, listing: Listing | None) -> Listed:
-    if listing is None:
-        return Listed(path.stem)
-    start = folder / "images" if source.kind == "bigearthnet" else folder
-    inside = _name_in(start, path) if path.is_relative_to(start) else path.stem
-    return listing.get(inside) or listing.get(path.stem) or Listed(path.stem)
-
-
 def _name_in(folder: Path, path: Path) -> str:
     """Path below the folder without its ending; the bare name where the source is a single file."""
     return path.relative_to(folder).with_suffix("").as_posix() if path != folder else path.stem
 
 
-def _open(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a tile without a place is welcome
-        return rasterio.open(path, driver="GTiff")
+def _fit(source: SourceConfig, height: int, width: int) -> str | None:
+    """How a tile becomes 40 x 40 px: as the source says, else by its own size."""
+    small = min(height, width) < tiles.TILE_SIZE and max(height, width) <= tiles.CROP_MAX
+    return "resize" if source.fit is None and small and source.kind != "bigearthnet" else source.fit
 
 
-def _header(raster: Any) -> _Header:
-    a, b, d, e = raster.transform.a, raster.transform.b, raster.transform.d, raster.transform.e
-    size = math.sqrt(abs(a * e - b * d))
-    if raster.crs is None:
-        gsd = math.nan
-    elif raster.crs.is_geographic:
-        gsd = size * METRES_PER_DEGREE
-    else:
-        gsd = size * raster.crs.linear_units_factor[1]
-    return _Header(
-        raster.descriptions, raster.nodata, raster.scales, raster.offsets, raster.crs, raster.transform, gsd
-    )
-
-
-def _prepared(pixels: NDArray[Any], header: _Header, source: SourceConfig, name: str) -> tiles.Prepared:
+def _prepared(pixels: NDArray[Any], header: Header, source: SourceConfig, name: str) -> tiles.Prepared:
     # EuroSAT-Landsat tiles carry a surplus band after the seven.
     bands = source.bands or ("1,2,3,4,5,6,7" if source.kind == "eurosat" and len(pixels) > 7 else None)
     return tiles.prepare(
@@ -204,17 +174,17 @@ def _prepared(pixels: NDArray[Any], header: _Header, source: SourceConfig, name:
     )
 
 
-def _scene_units(raster: Any, header: _Header, source: SourceConfig, name: str) -> SourceConfig:
+def _scene_units(raster: Any, header: Header, source: SourceConfig, name: str) -> SourceConfig:
     """The source with its units decided, by a thinned reading of the whole scene."""
     step = max(1, max(raster.height, raster.width) // 1000)
-    shape = (raster.count, max(1, raster.height // step), max(1, raster.width // step))
-    decided = _prepared(raster.read(out_shape=shape), header, source, name).units
+    shape = max(1, raster.height // step), max(1, raster.width // step)
+    decided = _prepared(read_pixels(raster, shape=shape), header, source, name).units
     return source if decided == "scale_offset" else source.model_copy(update={"units": decided})
 
 
 def _window_sample(
-    pixels: NDArray[Any], path: Path, header: _Header, source: SourceConfig,
-    window: tiles.Window, when: Acquisition | None,
+    pixels: NDArray[Any], path: Path, header: Header, source: SourceConfig,
+    window: tiles.Window, said: Listed,
 ) -> Iterator[Sample]:  # fmt: skip
     try:
         prepared = _prepared(pixels, header, source, path.name)
@@ -222,39 +192,20 @@ def _window_sample(
         if error.code == "empty-tile":  # the fill around a scene is no error
             return
         raise
-    lat, lon = _centre(header, window.height, window.width, window.row_off, window.col_off)
+    lat, lon = centre(header, window)
+    if lat is None:
+        lat, lon = said.lat, said.lon
     yield Sample(
         id=f"{path.stem}_{window.row_off:04d}_{window.col_off:04d}",
         dn=prepared.dn,
-        when=when,
+        when=said.when,
         lat=lat,
         lon=lon,
         gsd=header.gsd,
         group=path.stem,
+        labels=said.labels or (),
     )
-
-
-def _centre(
-    header: _Header, height: int, width: int, row_off: int = 0, col_off: int = 0
-) -> tuple[float | None, float | None]:
-    """WGS 84 degrees of the centre of some pixels, None without georeferencing."""
-    if header.crs is None:
-        return None, None
-    x, y = header.transform @ (col_off + width / 2, row_off + height / 2)
-    (lon,), (lat,) = reproject(header.crs, "EPSG:4326", [x], [y])
-    if not (math.isfinite(lat) and math.isfinite(lon)):
-        return None, None
-    return lat, lon
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def raster_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels; (0, 0) for an unreadable file, which packing will report."""
-    try:
-        with _open(path) as raster:
-            return raster.height, raster.width
-    except (RasterioError, OSError):
-        return 0, 0

@@ -49,13 +49,25 @@ def read_listing(path: Path) -> dict[str, Listed]:
     for number, row in enumerate(rows if plain else rows[1:], start=1 if plain else 2):
         values = {"id": row[0]} if plain else dict(zip(columns, row, strict=False))
         try:
-            line = _line({key: value.strip() for key, value in values.items()})
+            listed = _line({key: value.strip() for key, value in values.items()})
         except (ValueError, MetadataError) as error:
             raise ListingError(f"{path}, line {number}: {error}") from error
-        if line.name in found:
-            raise ListingError(f"{path}, line {number}: {line.name} is listed twice")
-        found[line.name] = line
+        if listed.name in found:
+            raise ListingError(f"{path}, line {number}: {listed.name} is listed twice")
+        found[listed.name] = listed
     return found
+
+
+def line(listing: Listing, path: Path) -> Listed | None:
+    """The line of a file, by its name alone or with as many of its folders as the list gives; None = none."""
+    parts = path.with_suffix("").parts
+    names = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((listing[name] for name in names if name in listing), None)
+
+
+def said(listing: Listing | None, path: Path) -> Listed:
+    """What the list says of a file; nothing where there is no list, or no line."""
+    return (line(listing, path) if listing is not None else None) or Listed(path.stem)
 
 
 def _line(values: dict[str, str]) -> Listed:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.config import PREPROCESSING_VERSION, HourConvention
-from training import geotiffs, places, shards, sources
-from training.listing import Listing, ListingError, read_listing
+from training import geotiffs, places, shards, sources, splits_file
+from training.jobs import Job, plan, read_list
 from training.places import SplitConfig
 from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig
+from training.splits_file import LastSplits
 
 IMAGE_SIZE = 40  # px, a side; the network's input
 MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
-FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
 
 
 class PackConfig(BaseModel):
@@ -37,15 +35,6 @@ class PackConfig(BaseModel):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     splits: SplitConfig = SplitConfig()
     hour_convention: HourConvention = "full"
-
-
-@dataclass(frozen=True)
-class Job:
-    """The work that makes one shard."""
-
-    name: str
-    source: SourceConfig
-    items: tuple[Path, ...]
 
 
 def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool = False) -> PackedSet:
@@ -66,7 +55,8 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
         raise PackError(f"source names are used twice: {', '.join(twice)}")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
         raise PackError(f"{out} holds other files; expected a new or empty folder, or a packed set")
-    jobs = [job for source in config.sources for job in _jobs(source, root, config.hour_convention)]
+    jobs, missing = plan(config.sources, root, config.hour_convention)
+    last = splits_file.read_last(out, config.splits)
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
@@ -74,7 +64,8 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
     for existing in folder.iterdir():
         if existing.name not in wanted:  # of an older configuration, or cut off half-way
             shutil.rmtree(existing)
-    (out / "manifest.json").unlink(missing_ok=True)
+    if (manifest := out / splits_file.MANIFEST).exists():
+        manifest.replace(out / splits_file.BEFORE)
     _run(
         [j for j in jobs if not (folder / j.name / "shard.json").exists()],
         len(jobs),
@@ -84,49 +75,7 @@ def pack(config: PackConfig, root: Path, out: Path, *, workers: int, quiet: bool
         workers,
         quiet,
     )
-    return _finish(config, jobs, out)
-
-
-def _jobs(source: SourceConfig, root: Path, hour_convention: HourConvention) -> Iterator[Job]:
-    path = root / source.path
-    if not path.exists():
-        raise PackError(f"source {source.name}: {path} does not exist")
-    if source.kind in ("npz", "scene"):
-        items = [path]
-    else:
-        items = geotiffs.files(path, source, _listing(source, root))
-    if not items:
-        raise PackError(f"source {source.name}: no GeoTIFF found in {path}")
-    for start in range(0, len(items), FILES_PER_SHARD):
-        chunk = tuple(items[start : start + FILES_PER_SHARD])
-        key = _key(source, root, chunk, hour_convention)
-        yield Job(f"{source.name}-{start // FILES_PER_SHARD:05d}-{key}", source, chunk)
-
-
-def _listing(source: SourceConfig, root: Path) -> Listing | None:
-    try:
-        return read_listing(root / source.listing) if source.listing else None
-    except ListingError as error:
-        raise PackError(f"source {source.name}: {error}") from error
-
-
-def _key(source: SourceConfig, root: Path, items: Sequence[Path], hour_convention: HourConvention) -> str:
-    """Changes whenever the shard's content would: settings, rules, or a file's size or time of change."""
-    read = [*items, *([root / source.listing] if source.listing else [])]
-    if source.kind == "bigearthnet":
-        labels = (geotiffs.label_file(path, root / source.path) for path in items)
-        read += [path for path in labels if path]
-    stats = [(path.name, *_stat(path)) for path in read]
-    what = [shards.FORMAT_VERSION, PREPROCESSING_VERSION, hour_convention, source.model_dump_json(), stats]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+    return _finish(config, jobs, missing, last, out)
 
 
 def _run(
@@ -175,23 +124,25 @@ def _write(job: Job, folder: Path, root: Path, hour_convention: HourConvention) 
 
 
 def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
-    listing = _listing(job.source, root)
+    lines = read_list(job.source, root)
     for path in job.items:
         if job.source.kind == "npz":
-            yield from sources.read_npz(path, job.source, IMAGE_SIZE)
+            yield from sources.read_npz(path, job.source, IMAGE_SIZE, lines)
         elif job.source.kind == "scene":
-            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE)
+            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE, lines)
         else:
-            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, listing)
+            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, lines)
 
 
-def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
+def _finish(
+    config: PackConfig, jobs: Sequence[Job], missing: Sequence[Skipped], last: LastSplits, out: Path
+) -> PackedSet:
     """Splits over everything, the lists, and last the manifest: with it the set counts as packed."""
     found: list[Shard] = []
-    skipped: list[Skipped] = []
+    skipped = list(missing)
     for job in jobs:
-        count, missing = shards.read_record(out / "shards" / job.name)
-        skipped += missing
+        count, without_tile = shards.read_record(out / "shards" / job.name)
+        skipped += without_tile
         if count:
             found.append(Shard(out / "shards" / job.name, job.source.name, count))
     with (out / "skipped.csv").open("w", newline="") as file:
@@ -203,6 +154,7 @@ def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
         raise PackError(f"no tile in any source{reasons} (all in {out / 'skipped.csv'})")
     everything = PackedSet(out, {}, tuple(found))
     names = everything.sources()
+    before = last.of(everything)
     place, split = places.assign(
         everything.column("lat"),
         everything.column("lon"),
@@ -211,17 +163,14 @@ def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
         names,
         config.splits,
         IMAGE_SIZE,
+        before if last.binding else None,
     )
     start = 0
     for shard in found:
         shards.save_column(shard, "place", place[start : start + shard.count])
         shards.save_column(shard, "split", split[start : start + shard.count])
         start += shard.count
-    rows = zip(everything.column("id"), names, place, (shards.SPLITS[s] for s in split), strict=True)
-    with (out / "splits.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "source", "place", "split"])
-        writer.writerows(rows)
+    splits_file.write(everything, place, split)
     manifest: dict[str, Any] = {
         "format": shards.FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
@@ -230,11 +179,13 @@ def _finish(config: PackConfig, jobs: Sequence[Job], out: Path) -> PackedSet:
         "tiles": everything.count,
         "skipped": len(skipped),
         "splits": places.summary(place, split),
+        "moved": splits_file.moved(before, split),
         "shards": [{"name": s.path.name, "source": s.source, "count": s.count} for s in found],
     }
     partial = out / "manifest.json.partial"
     partial.write_text(json.dumps(manifest, indent=2) + "\n")
-    partial.replace(out / "manifest.json")
+    partial.replace(out / splits_file.MANIFEST)
+    (out / splits_file.BEFORE).unlink(missing_ok=True)
     return shards.open_packed(out)
 
 
@@ -244,6 +195,12 @@ def report(packed: PackedSet) -> str:
     for name, numbers in packed.manifest["splits"].items():
         if numbers["tiles"]:
             lines.append(f"  {name}: {numbers['tiles']:,} tiles of {numbers['places']:,} places")
+    if moved := packed.manifest["moved"]:
+        counts = ", ".join(f"{count:,} from {way}" for way, count in moved.items())
+        lines.append(
+            f"  warning: tiles are in another split than when last packed here ({counts}): places that had "
+            "different splits grew together, or the settings say otherwise"
+        )
     if skipped := packed.manifest["skipped"]:
         lines.append(f"  {skipped:,} files gave no tile: {packed.path / 'skipped.csv'}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ made of whole places: connected components of tiles whose footprints lie within 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -81,12 +82,15 @@ def assign(
     sources: NDArray[np.str_],
     config: SplitConfig,
     image_size: int,
+    last: NDArray[np.int8] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Place and split of every tile.
 
     A box cuts a place in two: tiles centred in it form places of their own, and tiles within `distance_km` of
     one of those go to no split (`buffer`). A source rule takes the whole place that a tile of the source is
     in; where two rules meet in one place, the more protected split wins (test, then validation, then train).
+    A place without a rule keeps the split that its tiles were last in, by the same order; without either, its
+    split is drawn.
 
     Args:
         lat: degrees, NaN where unknown; then the tile's place is its group within its source.
@@ -96,6 +100,7 @@ def assign(
         sources: name of its source.
         config: distance, shares and rules.
         image_size: pixels along a tile's side.
+        last: the split each tile is to keep, -1 for none; None = none at all.
 
     Returns:
         int32 place numbers from 0, and indices into `SPLITS`.
@@ -129,7 +134,8 @@ def assign(
     names = [f"buffer/{sources[r]}" if buffer[r] else f"{sources[r]}/{groups[r]}" for r in rest]
     _, numbers = np.unique(np.array(names, np.str_), return_inverse=True)
     place[rest] = numbers + count
-    split = _splits(place, lat, lon, groups, sources, box_of, config)
+    kept = np.full(len(lat), -1, np.int8) if last is None else last
+    split = _splits(place, lat, lon, groups, sources, box_of, kept, config)
     if config.by == "source":
         for rule in config.rules:
             if rule.source:
@@ -193,6 +199,7 @@ def _splits(
     groups: NDArray[np.str_],
     sources: NDArray[np.str_],
     box_of: NDArray[np.int_],
+    last: NDArray[np.int8],
     config: SplitConfig,
 ) -> NDArray[np.uint8]:
     """Split of every tile, by its place."""
@@ -201,15 +208,17 @@ def _splits(
         rows = box_of == number if rule.box else (sources == rule.source) & (box_of < 0)
         hit = np.unique(place[rows])
         ruled[hit] = np.maximum(ruled[hit], SPLITS.index(rule.split))  # SPLITS is in order of protection
-    first = np.unique(place, return_index=True)[1]
-    for number, row in enumerate(first):
-        if ruled[number] < 0:
-            # By position and not by number, so that adding other data does not move a place to another split.
-            where = (
-                f"{lat[row]:.1f} {lon[row]:.1f}" if np.isfinite(lat[row]) else f"{sources[row]}/{groups[row]}"
-            )
-            draw = _uniform(f"{config.seed} {where}")
-            ruled[number] = 2 if draw < config.test else 1 if draw < config.test + config.validation else 0
+    free = np.flatnonzero((ruled[place] < 0) & (last >= 0) & (last < SPLITS.index("buffer")))
+    np.maximum.at(ruled, place[free], last[free])
+    # Drawn by position and not by number, so that adding data elsewhere does not move a place.
+    cells: defaultdict[int, set[str]] = defaultdict(set)
+    for row in np.flatnonzero(ruled[place] < 0):
+        at = f"{lat[row]:.1f} {lon[row]:.1f}" if np.isfinite(lat[row]) else f"{sources[row]}/{groups[row]}"
+        cells[int(place[row])].add(at)
+    for number, where in cells.items():
+        # The cell of the lowest hash: in whatever order tiles come, of n cells a new one is it 1 in n times.
+        draw = _uniform(f"{config.seed} {min(where, key=_uniform)}")
+        ruled[number] = 2 if draw < config.test else 1 if draw < config.test + config.validation else 0
     result: NDArray[np.uint8] = ruled[place].astype(np.uint8)
     return result
 

@@ -2,7 +2,7 @@
 
     PACKED/manifest.json           what was packed, from what, with which settings
     PACKED/skipped.csv             every file that gave no tile, and why
-    PACKED/splits.csv              every tile with its place and split
+    PACKED/splits.csv              every tile with its place, split and position
     PACKED/shards/NAME/*.npy       one array per column, one row per tile
 
 No column holds Python objects, so nothing here is ever unpickled.

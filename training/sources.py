@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import metadata, tiles
 from model.bands import BANDS
 from model.metadata import Acquisition, MetadataError
+from training.listing import Listed, Listing
 
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
 UInt16Array = NDArray[np.uint16]
+
+# What numpy raises for files that are no archive, are cut off, hold Python objects or a bare array.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile)
 
 # "..._0040_1320": row and column offset (px) of a tile that was cut from a scene.
 _OFFSETS = re.compile(r"^(?P<scene>.*)_(?P<row>\d{4})_(?P<col>\d{4})$")
@@ -33,13 +38,19 @@ class SourceConfig(BaseModel):
     kind: Kind
     units: Literal["auto", "dn", "reflectance", "reflectance_1e4"] = "auto"
     bands: str | None = None
-    fit: Literal["crop", "resize"] | None = None
+    fit: Literal["crop", "resize"] | None = Field(
+        default=None,
+        description="null: by the tile's size, cropped from 40 px on, resized below (BigEarthNet: cropped)",
+    )
     stride: int = Field(default=40, ge=1, description="px between windows of a scene; below 40 they overlap")
     stitch: bool = Field(
         default=False, description="npz: put neighbouring tiles of a scene together, cut at `stride`"
     )
     when: str | None = Field(
         default=None, description="acquisition time of all tiles, where the files do not say"
+    )
+    exclude: tuple[Path, ...] = Field(
+        default=(), description="files of the folder to leave out, such as scenes that are sources themselves"
     )
     listing: Path | None = Field(default=None, description="CSV of the tiles to take; see `listing.py`")
 
@@ -67,16 +78,34 @@ class Skipped:
     reason: str
 
 
-def read_npz(path: Path, source: SourceConfig, image_size: int) -> Iterator[Sample | Skipped]:
+def npz_names(path: Path) -> list[str]:
+    """Names of the tiles in an `.npz` set; none where it cannot be read, which `read_npz` reports."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if "id" in archive:
+                return [str(name) for name in archive["id"]]
+            return [_unnamed(path, i) for i in range(len(archive["x"]))]
+    except _UNREADABLE:
+        return []
+
+
+def read_npz(
+    path: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+) -> Iterator[Sample | Skipped]:
     """Tiles of an `.npz` set: `x` uint16 (N, 7, S, S) DN and, per tile, what it has of the other columns.
 
-    Those are lat, lon, time, label ('|' between several), id, group, gsd and b1_estimated.
+    Those are lat, lon, time, label ('|' between several), id, group, gsd and b1_estimated. With a listing,
+    only its tiles, in the set's order, and what it says of them goes before the columns.
 
     With `stitch`, tiles whose ids end in their offsets in a scene (`_0040_1320`) are laid out as that scene
     again, and windows are cut from it every `stride` px, which need not be the cuts of the original.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        columns = {name: archive[name] for name in archive.files}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
+        yield Skipped(str(path), f"not an .npz set that can be read: {error}")
+        return
     x = columns.get("x")
     expected = (len(BANDS), image_size, image_size)
     if x is None or x.dtype != np.uint16 or x.shape[1:] != expected:
@@ -85,24 +114,32 @@ def read_npz(path: Path, source: SourceConfig, image_size: int) -> Iterator[Samp
         return
     samples: list[Sample] = []
     for i in range(len(x)):
-        sample = _npz_row(path, columns, i, source)
+        sample = _npz_row(path, columns, i, source, listing)
         if isinstance(sample, Skipped):
             yield sample
-        else:
+        elif sample is not None:
             samples.append(sample)
     yield from _stitched(samples, source.stride, image_size) if source.stitch else samples
 
 
-def _npz_row(path: Path, columns: dict[str, NDArray[Any]], i: int, source: SourceConfig) -> Sample | Skipped:
+def _npz_row(
+    path: Path, columns: dict[str, NDArray[Any]], i: int, source: SourceConfig, listing: Listing | None
+) -> Sample | Skipped | None:
+    """The tile of a row, why there is none, or None where it is not listed."""
     row = {name: column[i] for name, column in columns.items()}
-    name = str(row.get("id", f"{path.stem}_{i:06d}"))
+    name = str(row.get("id", _unnamed(path, i)))
+    if listing is not None and name not in listing:
+        return None
+    said = Listed(name) if listing is None else listing[name]
     if not row["x"].any():
         return Skipped(f"{path}#{name}", "every pixel is zero")
     lat, lon = float(row.get("lat", np.nan)), float(row.get("lon", np.nan))
+    if said.lat is not None and said.lon is not None:
+        lat, lon = said.lat, said.lon
     placed = bool(np.isfinite(lat) and np.isfinite(lon))
     time = str(row.get("time", "")) or source.when
     try:
-        when = metadata.parse_datetime(time) if time else None
+        when = said.when or (metadata.parse_datetime(time) if time else None)
     except MetadataError as error:
         return Skipped(f"{path}#{name}", str(error))
     label = str(row.get("label", ""))
@@ -114,9 +151,14 @@ def _npz_row(path: Path, columns: dict[str, NDArray[Any]], i: int, source: Sourc
         lon=lon if placed else None,
         gsd=float(row.get("gsd", np.nan)),
         group=str(row.get("group", name)),
-        labels=tuple(label.split("|")) if label else (),
+        labels=said.labels if said.labels is not None else tuple(label.split("|")) if label else (),
         b1_estimated=bool(row.get("b1_estimated", False)),
     )
+
+
+def _unnamed(path: Path, i: int) -> str:
+    """What a row of a set without ids is called."""
+    return f"{path.stem}_{i:06d}"
 
 
 def _stitched(samples: list[Sample], stride: int, size: int) -> Iterator[Sample]:

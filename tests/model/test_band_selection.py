@@ -114,12 +114,12 @@ def test_one_file_of_a_usgs_delivery():
     error = refused(1, [None], source="LC08_L2SP_005009_20150710_20200908_02_T2_SR_B3.TIF")
     assert error.code == "wrong-band-count"
     assert "This file is SR_B3; missing are SR_B1, SR_B2, SR_B4, SR_B5, SR_B6, SR_B7" in error.message
-    assert "rio stack *_SR_B[1-7].TIF -o tile.tif" in error.message
+    assert "landmoe stack FOLDER -o scene.tif" in error.message
     assert "QA_PIXEL, none of the seven" in refused(1, source="LC08_QA_PIXEL.TIF").message
     assert "This file is SR_B5" in refused(1, ["SR_B5"]).message
     unnamed = refused(1, source="x.tif").message
     assert "Six of the seven are missing" in unnamed
-    assert "stack its seven" in unnamed
+    assert "one file of its seven" in unnamed
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,22 @@ def packed(folder: Path, count: int = 24, *, hours: HourConvention = "full", **s
         }
     )
     return pack(config, folder, folder / "packed", workers=1, quiet=True)
+
+
+def packing(root: Path, *sources: dict[str, object], out: str = "packed", **options: object) -> PackedSet:
+    """Pack sources, given as in a YAML file, with paths below `root`."""
+    config = PackConfig.model_validate({"sources": sources, **options})
+    return pack(config, root, root / out, workers=1, quiet=True)
+
+
+def skipped(packed: PackedSet) -> dict[str, str]:
+    """Why a file gave no tile, by its name."""
+    with (packed.path / "skipped.csv").open() as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def write(path: Path, data: bytes) -> Path:
+    """Write a file, and the folders it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -11,27 +10,11 @@ from typer.testing import CliRunner
 
 from model import metadata, tiles
 from tests.rasters import dn_pixels, geotiff
-from tests.training.packed import npz, packed
+from tests.training.packed import npz, packed, packing, skipped, write
 from training import shards
 from training.cli import app
 from training.pack import PackConfig, pack
-from training.shards import PackedSet, PackError, open_packed
-
-
-def packing(root: Path, *sources: dict[str, object], out: str = "packed", **options: object) -> PackedSet:
-    config = PackConfig.model_validate({"sources": sources, **options})
-    return pack(config, root, root / out, workers=1, quiet=True)
-
-
-def skipped(packed: PackedSet) -> dict[str, str]:
-    with (packed.path / "skipped.csv").open() as file:
-        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
+from training.shards import PackError, open_packed
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -62,6 +45,16 @@ def test_hour_convention_reaches_the_encodings(tmp_path: Path) -> None:
     lat = float(found.column("lat")[0])
     expected = metadata.encode(when, lat, 5.0, hour_convention="first_digit")
     np.testing.assert_array_equal(found.column("encodings")[0], expected)
+
+
+def test_an_archive_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    npz(tmp_path / "a.npz", 4)
+    write(tmp_path / "broken.npz", (tmp_path / "a.npz").read_bytes()[:2000])
+    write(tmp_path / "text.npz", b"404")
+    sources = [{"name": n, "kind": "npz", "path": f"{n}.npz"} for n in ("a", "broken", "text")]
+    found = packing(tmp_path, *sources)
+    assert found.count == 4
+    assert skipped(found).keys() == {"broken.npz", "text.npz"}
 
 
 def test_stitched_tiles_are_cut_anew_from_their_scene(tmp_path: Path) -> None:
@@ -112,7 +105,7 @@ def test_bigearthnet_layout(tmp_path: Path) -> None:
     assert found.column("lat")[0] == pytest.approx(47.776, abs=0.01)
     reasons = skipped(found)
     assert "none of the" in reasons["S2A_empty_1.tif"]
-    assert "no such file" in reasons["S2A_gone.tif"]
+    assert "no source has a file" in reasons["S2A_gone"]
 
 
 def test_eurosat_layout_resizes_and_drops_the_surplus_band(tmp_path: Path) -> None:
@@ -159,6 +152,30 @@ def test_scene_is_cut_into_a_grid_with_places(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tile, pixels[:, r : r + 40, c : c + 40])
     lat = found.column("lat").reshape(-1)
     assert lat[0] - lat[-1] == pytest.approx(50 * 30 / 111_195, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["folder", "scene"])
+def test_pixels_that_a_mask_in_the_file_hides_are_nodata(tmp_path: Path, kind: str) -> None:
+    pixels, mask = dn_pixels(40, 80 if kind == "scene" else 40), np.full((40, 40), 255, np.uint8)
+    mask[:10] = 0
+    whole = np.full(pixels.shape[1:], 255, np.uint8)
+    whole[:, :40] = mask
+    write(tmp_path / "f/a.tif", geotiff(pixels, mask=whole))
+    path = "f/a.tif" if kind == "scene" else "f"
+    found = packing(tmp_path, {"name": "f", "kind": kind, "path": path})
+    assert found.column("valid_fraction")[0] == 0.75
+    assert not found.column("pixels")[0, :, :10].any()
+    np.testing.assert_array_equal(found.column("pixels")[0, :, 10:], pixels[:, 10:, :40])
+
+
+def test_units_of_a_scene_are_told_from_pixels_that_are_not_hidden(tmp_path: Path) -> None:
+    reflectance = (dn_pixels(80, 80) * 2.75e-5 - 0.2).astype(np.float32)
+    reflectance[:, :60] = 1e6
+    mask = np.full((80, 80), 255, np.uint8)
+    mask[:60] = 0
+    write(tmp_path / "scene.tif", geotiff(reflectance, mask=mask))
+    found = packing(tmp_path, {"name": "s", "kind": "scene", "path": "scene.tif"})
+    np.testing.assert_array_equal(found.column("valid_fraction"), [0.5, 0.5])
 
 
 def test_packing_again_changes_nothing(tmp_path: Path) -> None:
@@ -249,20 +266,6 @@ def test_damage_is_named(tmp_path: Path, damage: object, message: str) -> None:
         open_packed(tmp_path / "packed").column("encodings")
 
 
-def test_command_finds_out_what_a_path_is(tmp_path: Path) -> None:
-    write(tmp_path / "scene.tif", geotiff(dn_pixels(100, 100)))
-    write(tmp_path / "tiles/a.tif", geotiff())
-    write(tmp_path / "euro/Forest/f.tif", geotiff(dn_pixels(22, 22)))
-    npz(tmp_path / "sets/a.npz", 3) if (tmp_path / "sets").mkdir() is None else None
-    paths = [str(tmp_path / n) for n in ("scene.tif", "tiles", "euro", "sets")]
-    result = CliRunner().invoke(app, ["pack", *paths, "-o", str(tmp_path / "out"), "--workers", "1"])
-    assert result.exit_code == 0, result.output
-    found = open_packed(tmp_path / "out")
-    kinds = {s["name"]: s["kind"] for s in found.manifest["config"]["sources"]}
-    assert kinds == {"scene": "scene", "tiles": "folder", "euro": "eurosat", "a": "npz"}
-    assert found.count == 4 + 1 + 1 + 3
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -302,38 +305,6 @@ def test_real_bigearthnet_files_give_the_tiles_of_the_npz(shared: Path, tmp_path
         for name, place in zip(shard.column("id"), shard.column("place"), strict=True):
             places.setdefault(name, set()).add(int(place))
     assert all(len(p) == 1 for p in places.values())  # the same patch twice is one place
-
-
-def test_a_listing_says_what_the_files_do_not(tmp_path: Path) -> None:
-    for name in ("a", "sub/b", "sub/c"):
-        write(tmp_path / f"f/{name}.tif", geotiff(crs=None if name == "a" else "EPSG:32633"))
-    lines = (
-        "id,datetime,lat,lon,labels\nsub/c.tif,2021-03-04T05:00:00Z,,,Forest|River\na,2020-01-01,-10.5,20,\n"
-    )
-    write(tmp_path / "list.csv", lines.encode())
-    found = packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
-    assert found.column("id").tolist() == ["sub/c", "a"]
-    assert found.column("time").tolist() == ["2021-03-04T05:00:00Z", "2020-01-01"]
-    assert found.column("labels").tolist() == ["Forest|River", ""]
-    assert found.column("lat")[1] == -10.5
-    assert 47 < found.column("lat")[0] < 48  # of the file
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"id,datetime\na,yesterday\n", r"line 2: datetime 'yesterday'"),
-        (b"id,lat,lon\na,95,0\n", r"line 2: lat is 95"),
-        (b"id,lat,lon\na,5,\n", r"line 2: lat came without lon"),
-        (b"a\nb\na\n", r"line 3: a is listed twice"),
-        (b"\xff\xfe\xff", r"not a readable CSV"),
-    ],
-)
-def test_a_listing_that_cannot_be_used_names_the_line(tmp_path: Path, content: bytes, message: str) -> None:
-    write(tmp_path / "f/a.tif", geotiff())
-    write(tmp_path / "list.csv", content)
-    with pytest.raises(PackError, match=message):
-        packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
 
 
 def test_changed_labels_are_packed_anew(tmp_path: Path) -> None:
