@@ -193,9 +193,10 @@ def write(
     if not _replaceable(path):
         raise BundleError(f"{path} exists and is not a bundle; it is left alone")
     if (other := _not_ours(path)) is not None:
+        kind = "link" if other.is_symlink() else "hidden file"
         raise BundleError(
-            f"{path} holds {other.name}, a {'link' if other.is_symlink() else 'hidden file'}, as a hub's cache"
-            " or a clone has; it is left alone: copy the bundle's files into a folder of their own"
+            f"{path} holds {other.name}, a {kind}, as a hub's cache or a clone has; it is left alone: copy the "
+            "bundle's files into a folder of their own"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -168,7 +169,8 @@ class NativeSession:
         if not self._handle:
             raise KernelsError("this encoder is larger than the kernels allow, or there is no memory for it")
         # Not at exit: a run may be under way in another thread then.
-        weakref.finalize(self, encoder.close, self._handle).atexit = False
+        weakref.finalize(self, _close, encoder, self._handle, os.getpid()).atexit = False
+        self._process = os.getpid()
         config = encoder.config
         m = config.embed_dim
         self._shapes: dict[str, tuple[int, ...]] = {
@@ -188,7 +190,12 @@ class NativeSession:
 
         Raises:
             ValueError: arrays of other shapes or types.
+            KernelsError: the process was forked from the one that has the threads.
         """
+        if os.getpid() != self._process:
+            raise KernelsError(
+                "the threads of this session are in the process it was opened in; open another"
+            )
         count = len(dn)
         if dn.shape[1:] != self._tile or metadata.shape != (count, 4, 2):
             raise ValueError(
@@ -202,6 +209,11 @@ class NativeSession:
         with self._lock:
             self._encoder.run(self._handle, dn.ctypes.data, metadata.ctypes.data, count, ctypes.byref(wanted))
         return [values[name] for name in outputs]
+
+
+def _close(encoder: NativeEncoder, handle: int, process: int) -> None:
+    if os.getpid() == process:  # after a fork there are no threads to wait for
+        encoder.close(handle)
 
 
 def _encoder(packed: PackedEncoder) -> _Encoder:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
@@ -161,6 +164,31 @@ def test_callers_of_one_session_wait_for_each_other() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda batch: running.run(*batch, ("mean",))[0], batches))
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # what is tried here
+def test_a_forked_process_is_told_instead_of_waiting_for_threads_that_it_has_not() -> None:
+    running = opened(made(SMALL), SMALL, "fp32", threads=2)
+    dn, metadata = tiles(SMALL, 1)
+    running.run(dn, metadata, ["mean"])
+    child = os.fork()
+    if child == 0:
+        try:
+            running.run(dn, metadata, ["mean"])
+        except KernelsError:
+            os._exit(7)
+        os._exit(1)
+    for _ in range(100):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the forked process hangs")
+    assert os.waitstatus_to_exitcode(status) == 7
+    running.run(dn, metadata, ["mean"])
 
 
 def test_arrays_that_are_not_tiles_are_refused() -> None:
