@@ -195,8 +195,8 @@ def write(
     if (other := _not_ours(path)) is not None:
         kind = "link" if other.is_symlink() else "hidden file"
         raise BundleError(
-            f"{path} holds {other.name}, a {kind}, as a hub's cache or a clone has; it is left alone: copy the "
-            "bundle's files into a folder of their own"
+            f"{path} holds {other.name}, a {kind}, as a hub's cache or a clone has, and is left alone: copy "
+            "the files of the bundle into another folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
