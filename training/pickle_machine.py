@@ -16,6 +16,7 @@ import io
 import math
 import pickletools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,6 +123,15 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
+        # A text with a backslash that escapes nothing is no business of whoever reads what is printed.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._follow()
+        if len(self.stack) != 1 or self.below:
+            raise PickleError("it is damaged: it does not end with one value")
+        return self.stack.pop()
+
+    def _follow(self) -> None:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(self.stream)):
             name = instruction.name
             if count > MAX_INSTRUCTIONS:
@@ -134,9 +144,6 @@ class _Machine:
                 _STEPS[name](self, argument)
             elif name not in ("PROTO", "FRAME", "STOP"):
                 raise PickleError(f"it has the pickle instruction {name}, which a linear probe does not need")
-        if len(self.stack) != 1 or self.below:
-            raise PickleError("it is damaged: it does not end with one value")
-        return self.stack.pop()
 
     def mark(self, _: Any) -> None:
         self.below.append(self.stack)
