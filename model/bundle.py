@@ -247,6 +247,7 @@ def add_probe(path: Path, name: str, probe: LinearProbe) -> Bundle:
 
 def rewrite(
     bundle: Bundle,
+    path: Path | None = None,
     *,
     version: str | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -254,14 +255,16 @@ def rewrite(
     card: str | None = None,
     files: Mapping[str, bytes | Path] | None = None,
 ) -> Bundle:
-    """Writes a bundle anew with what is given in place of what it had; `files` join those it has.
+    """Writes a bundle anew, or a copy of it elsewhere, with what is given in place of what it had.
+
+    `files` join those it has.
 
     Raises:
         BundleError: as `write`.
     """
     kept: dict[str, bytes | Path] = {file: bundle.path / file for file in bundle.files if file != CARD}
     return write(
-        bundle.path,
+        path or bundle.path,
         name=bundle.name,
         version=bundle.version if version is None else version,
         trained=bundle.trained,

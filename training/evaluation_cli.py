@@ -54,9 +54,19 @@ def evaluate(
 
 
 def probe(
-    source: CheckpointArgument,
     data: DataOption,
-    bundle: Annotated[Path, typer.Option("-b", "--bundle", help="The bundle that gets the probes.")],
+    bundle: Annotated[
+        Path,
+        typer.Option("-b", "--bundle", help="That gets the probes; where it is new, a copy of BUNDLE."),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CHECKPOINT | BUNDLE]",
+            help="What embeds: a checkpoint, or a bundle (folder, hf://owner/name). The bundle that gets the "
+            "probes if not given, and the one in the package if that is new.",
+        ),
+    ] = None,
     pooling: Annotated[
         Pooling | None, typer.Option(help="The best by cross-validation if not given.")
     ] = None,
@@ -64,13 +74,14 @@ def probe(
     threads: ThreadsOption = None,
 ) -> None:
     """Fit linear probes on frozen embeddings of labelled tiles and put them into a bundle."""
-    from model import checkpoint
+    from training import frozen
     from training.commands import limit_threads, reported
-    from training.probe import add_to_bundle, fit_all
+    from training.probe import add_to_bundle, check_target, fit_all
 
     with reported():
         limit_threads(threads)
-        found = checkpoint.load(source)
+        found = frozen.load(str(bundle) if source is None and bundle.exists() else source)
+        check_target(bundle, found)  # before the work
         fitted, left_out = fit_all(found, data, splits=tuple(split or ["test"]), pooling=pooling)
         written = add_to_bundle(bundle, found, fitted)
         for name, one in fitted.items():

@@ -15,11 +15,10 @@ from scipy.optimize import minimize
 from model import bundle as bundles
 from model import manifest
 from model.bundle import Bundle, BundleError
-from model.checkpoint import Checkpoint
 from model.probe import POOLINGS, LinearProbe, Pooling, encode, folded, sigmoid, softmax
 from training import linear, metrics, tasks
-from training.embeddings import embed
 from training.features import FloatArray
+from training.frozen import Frozen
 from training.heldout import read
 from training.linear import Tuned
 from training.metrics import Estimate
@@ -45,7 +44,7 @@ class Validated:
 
 
 def fit_all(
-    found: Checkpoint,
+    found: Frozen,
     data: Path,
     *,
     splits: Sequence[str] = ("test",),
@@ -55,7 +54,7 @@ def fit_all(
     """A probe for every task that the labels make, by its name; and which labels make none, and why.
 
     Args:
-        found: the checkpoint whose encoder is frozen.
+        found: whose embeddings they read.
         data: a packed set, or a folder of `.npz` sets.
         splits: of a packed set.
         pooling: to use; the one with the least cross-validated log-loss if not given.
@@ -74,7 +73,7 @@ def fit_all(
     return probes, left_out
 
 
-def fit(task: Task, found: Checkpoint, *, pooling: Pooling | None = None, seed: int = 0) -> LinearProbe:
+def fit(task: Task, found: Frozen, *, pooling: Pooling | None = None, seed: int = 0) -> LinearProbe:
     """The probe of one task; its metrics say how it was chosen and what it reaches on tiles it never saw."""
     poolings: tuple[Pooling, ...] = (pooling,) if pooling else POOLINGS
     if (
@@ -82,7 +81,7 @@ def fit(task: Task, found: Checkpoint, *, pooling: Pooling | None = None, seed: 
         and len(task.tiles) * found.config.num_tokens * found.config.embed_dim > MAX_TOKEN_VALUES
     ):
         poolings = tuple(p for p in poolings if p != "tokens")
-    embedded = embed(found.model.encoder, task.tiles.dn(), task.tiles["encodings"], poolings)
+    embedded = found.embed(task.tiles.dn(), task.tiles["encodings"], poolings)
     candidates = [validate(task, p, x.astype(np.float64), seed) for p, x in embedded.items()]
     link = sigmoid if task.multi_label else softmax
     losses = {
@@ -204,17 +203,36 @@ def _average_precision(task: Task, probabilities: FloatArray, c: int) -> float:
     return float(metrics.average_precision(task.truth[:, c], probabilities[:, c])[0])
 
 
-def add_to_bundle(path: Path, found: Checkpoint, probes: Mapping[str, LinearProbe]) -> Bundle:
-    """Put probes into a bundle, beside or in place of those of the same name; all at once or not at all.
+def check_target(path: Path, found: Frozen) -> Bundle:
+    """The bundle that probes go into: the one there, or, where there is none, that which was embedded with.
 
     Raises:
-        BundleError: no bundle there, or one with another architecture or preprocessing than the checkpoint's.
+        BundleError: no bundle there, or one of another network.
     """
+    if found.bundle is not None and not path.exists():
+        return found.bundle
     old = bundles.load(path)
     if old.config != found.config or old.preprocessing != found.preprocessing:
-        raise BundleError(f"{path} was made from another network than this checkpoint; export it again")
+        raise BundleError(f"{path} was made from another network than this one; export it again")
+    if found.bundle is not None and old.encoder_digest() != found.bundle.encoder_digest():
+        raise BundleError(
+            f"{path} has another encoder than {found.bundle.path}; probes of one are none of the other"
+        )
+    return old
+
+
+def add_to_bundle(path: Path, found: Frozen, probes: Mapping[str, LinearProbe]) -> Bundle:
+    """Put probes into a bundle, beside or in place of those of the same name; all at once or not at all.
+
+    Where there is none yet, and they were fitted on another bundle, a copy of that one gets them.
+
+    Raises:
+        BundleError: as `check_target`, or the folder cannot be written.
+    """
+    old = check_target(path, found)
     return bundles.rewrite(
         old,
+        path,
         metrics={**old.metrics, "probes": _summaries(old, probes)},
         files={manifest.probe_file(name): encode(probe) for name, probe in probes.items()},
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 # Classic TIFF and BigTIFF, little and big endian (TIFF 6.0 page 13; BigTIFF design, Aware Systems).
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -32,8 +33,7 @@ _SIZES = {
     17: 8,
     18: 8,
 }  # bytes; others have 1
-_SIZES_OF_BLOCKS = frozenset({279, 325})  # of each strip or tile, in bytes
-_PLACES_OF_BLOCKS = _SIZES_OF_BLOCKS | {273, 324}
+_PLACES_OF_BLOCKS = frozenset({273, 279, 324, 325})  # offsets and sizes, one for each strip or tile
 _MAX_ENTRIES = 4096  # TIFF knows some hundred tags
 _ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 
@@ -109,24 +109,37 @@ def _announced(data: Data) -> Announced:
                 number = order + _WHOLE_NUMBERS[kind]
                 if struct.calcsize(number) <= len(value):
                     bands = max(bands, *struct.unpack_from(number, value))
-            if tag in _SIZES_OF_BLOCKS and kind in _WHOLE_NUMBERS:
-                block_bytes = max(block_bytes, _sum(data, order + _WHOLE_NUMBERS[kind], length, value))
             size = length * _SIZES.get(kind, 1)
             if tag not in _PLACES_OF_BLOCKS and size <= len(data):  # what is not there, GDAL says itself
                 largest = max(largest, size)
+        block_bytes = max(block_bytes, _block_bytes(data, order, entries))
     return Announced(bands, largest, directories, block_bytes, len(data))
 
 
-def _sum(data: Data, number: str, count: int, value: bytes) -> int:
-    """Of the numbers of an entry, as far as they are in the file."""
+def _block_bytes(data: Data, order: str, entries: list[_Entry]) -> int:
+    """Bytes of all strips or tiles that are in the file."""
+    found = {
+        tag: _numbers(data, order + _WHOLE_NUMBERS[kind], length, value)
+        for tag, kind, length, value in entries
+        if tag in _PLACES_OF_BLOCKS and kind in _WHOLE_NUMBERS
+    }
+    total = 0.0
+    for places, sizes in ((273, 279), (324, 325)):
+        if places in found and sizes in found:
+            count = min(len(found[places]), len(found[sizes]))
+            starts, lengths = found[places][:count], found[sizes][:count]
+            total += float(lengths[starts + lengths <= len(data)].sum())
+    return int(total)
+
+
+def _numbers(data: Data, number: str, count: int, value: bytes) -> npt.NDArray[np.float64]:
+    """Those of an entry, as far as they are in the file."""
     kind = np.dtype(number)
-    start = 0
+    held = memoryview(value)
     if kind.itemsize * count > len(value):
         (start,) = struct.unpack(number[0] + ("Q" if len(value) == 8 else "I"), value)
-        value = b""
-    held = memoryview(value or data)[start:]
-    count = min(count, len(held) // kind.itemsize)
-    return int(np.frombuffer(held, kind, count).sum(dtype=np.float64)) if count else 0
+        held = memoryview(data)[start:]
+    return np.frombuffer(held, kind, min(count, len(held) // kind.itemsize)).astype(np.float64)
 
 
 def _text_of(data: Data, wanted: int) -> slice:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from model import checkpoint
+from model import bundle, checkpoint
 from service.app import create_app
 from service.cli import app as landmoe
 from service.settings import Settings
@@ -64,8 +65,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(tmp_path_factory.mktemp("several"), SEVERAL)
 
 
-def client(bundle: Path) -> TestClient:
-    return TestClient(create_app(Settings(bundle=str(bundle), engine_threads=1, log_level="warning")))
+def client(folder: Path) -> TestClient:
+    return TestClient(create_app(Settings(bundle=str(folder), engine_threads=1, log_level="warning")))
 
 
 def test_one_label_a_tile_is_served_as_a_multi_class_probe(single: Made) -> None:
@@ -103,6 +104,36 @@ def test_the_command_classifies_with_it(single: Made, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(output.read_text())["data"]
     assert [item["selected"] for item in found] == [["forest"], ["water"]]
+
+
+def test_a_bundle_is_enough(single: Made, tmp_path: Path) -> None:
+    """Without the checkpoint it was made of, the same probes come of it, in it or in a copy."""
+    options = ("--data", single.packed, "--pooling", "patch_mean", *ALL)
+    expected = bundle.load(single.bundle).probe("my_tiles")
+    original = bundle.load(single.bundle)
+    train("probe", single.bundle, "-b", tmp_path / "copy", *options)
+    train("probe", "-b", tmp_path / "copy", *options)  # again, in place
+    copied = bundle.load(tmp_path / "copy")
+    assert copied.encoder_digest() == original.encoder_digest()
+    for name in ("weights", "bias"):
+        got, wanted = getattr(copied.probe("my_tiles"), name), getattr(expected, name)
+        np.testing.assert_allclose(got, wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
+    with client(tmp_path / "copy") as service:
+        files = {"tile": ("tile.tif", tile(["forest"], 700))}
+        assert service.post("/classify", files=files).json()["data"][0]["selected"] == ["forest"]
+
+
+def test_the_packaged_bundle_is_copied_and_left_alone(single: Made, tmp_path: Path) -> None:
+    packaged = bundle.load()
+    train("probe", "-b", tmp_path / "mine", "--data", single.packed, "--pooling", "mean", *ALL)
+    mine = bundle.load(tmp_path / "mine")
+    assert {*mine.probe_names} == {*packaged.probe_names, "my_tiles"}
+    assert mine.encoder_digest() == packaged.encoder_digest()
+    assert bundle.load().digest == packaged.digest
+    refused = ["probe", str(single.bundle), "-b", str(tmp_path / "mine"), "--data", str(single.packed)]
+    result = CliRunner().invoke(landmoe_train, refused)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "was made from another network" in result.output
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from training import tasks
 from training.cli import app
 from training.comparison import compare
 from training.features import Features
+from training.frozen import of_checkpoint
 from training.heldout import read
 from training.probe import add_to_bundle, calibration, fit, fit_all
 from training.tasks import Task
@@ -148,7 +149,7 @@ def test_a_fitted_probe_knows_its_classes_and_says_what_it_reaches(
     found: tuple[Path, Checkpoint], data: Path
 ) -> None:
     ben = task(data, "bigearthnet-19")
-    probe = fit(ben, found[1], pooling="patch_mean")
+    probe = fit(ben, of_checkpoint(found[1]), pooling="patch_mean")
     assert (probe.task, probe.pooling, len(probe.labels)) == ("multi-label", "patch_mean", 19)
     assert probe.dim == TINY.embed_dim
     assert 0.05 <= probe.threshold <= 0.95
@@ -170,7 +171,7 @@ def test_the_exported_probe_predicts_what_the_fitted_one_does(
     from training.embeddings import embed
 
     euro = task(data, "eurosat-10")
-    probe = fit(euro, found[1], pooling="mean")
+    probe = fit(euro, of_checkpoint(found[1]), pooling="mean")
     x = embed(found[1].model.encoder, euro.tiles.dn(), euro.tiles["encodings"], ("mean",))["mean"]
     direct = linear.tuned(x.astype(np.float64), euro.truth, euro.places, multi_label=False)
     if not probe.calibrated:
@@ -222,7 +223,7 @@ def test_probes_of_another_network_are_refused(found: tuple[Path, Checkpoint], t
     other = checkpoint.initialise(TINY, 0)  # other preprocessing
     write_bundle(tmp_path / "bundle", other)
     with pytest.raises(BundleError, match="made from another network"):
-        add_to_bundle(tmp_path / "bundle", found[1], {})
+        add_to_bundle(tmp_path / "bundle", of_checkpoint(found[1]), {})
 
 
 def test_data_without_labels_are_refused(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
@@ -230,4 +231,4 @@ def test_data_without_labels_are_refused(found: tuple[Path, Checkpoint], tmp_pat
 
     np.savez(tmp_path / "plain.npz", x=np.ones((8, 7, 40, 40), np.uint16))
     with pytest.raises(PackError, match=r"no labels to fit a probe on \(no tile has one\)"):
-        fit_all(found[1], tmp_path)
+        fit_all(of_checkpoint(found[1]), tmp_path)

@@ -1,0 +1,73 @@
+"""A network whose embeddings probes are fitted on, from a checkpoint or from a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import bundle as bundles
+from model import checkpoint
+from model.bundle import Bundle
+from model.config import ModelConfig, Preprocessing
+from model.probe import Pooling
+from training.embeddings import embed
+from training.precisions import Exact
+
+FloatArray = NDArray[np.float32]
+Embed = Callable[[NDArray[np.uint16], FloatArray, tuple[Pooling, ...]], dict[Pooling, FloatArray]]
+BATCH = 4  # tiles that fit a core's cache, as the service computes them
+CHECKPOINT = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An encoder that stays as it is.
+
+    `embed` takes filled tiles uint16 (N, 7, S, S) and encodings float32 (N, 4, 2), and gives float32 (N, dim)
+    for every pooling, tokens one after another. `bundle` is the one it came from, None for a checkpoint's.
+    """
+
+    config: ModelConfig
+    preprocessing: Preprocessing
+    embed: Embed
+    bundle: Bundle | None = None
+
+
+def load(source: Path | str | None) -> Frozen:
+    """The encoder of a checkpoint, or of a bundle: its folder, hf://owner/name, or None for the packaged one.
+
+    Raises:
+        CheckpointError, BundleError: it cannot be read.
+    """
+    if source is not None and str(source).endswith(CHECKPOINT):
+        return of_checkpoint(checkpoint.load(Path(source)))
+    return of_bundle(bundles.load(source))
+
+
+def of_checkpoint(found: checkpoint.Checkpoint) -> Frozen:
+    """Computed in torch."""
+    return Frozen(found.config, found.preprocessing, partial(embed, found.model.encoder))
+
+
+def of_bundle(bundle: Bundle) -> Frozen:
+    """Computed by ONNX Runtime from the file that is served, in fp32."""
+    exact = Exact(bundle.encoder_path().read_bytes())
+
+    def embedded(
+        dn: NDArray[np.uint16], encodings: FloatArray, poolings: tuple[Pooling, ...]
+    ) -> dict[Pooling, FloatArray]:
+        runs = [
+            exact.run(dn[at : at + BATCH], encodings[at : at + BATCH].astype(np.float32), poolings)
+            for at in range(0, len(dn), BATCH)
+        ]
+        return {
+            pooling: np.concatenate(values).reshape(len(dn), -1)
+            for pooling, values in zip(poolings, zip(*runs, strict=True), strict=True)
+        }
+
+    return Frozen(bundle.config, bundle.preprocessing, embedded, bundle)
