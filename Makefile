@@ -42,7 +42,8 @@ install: .venv/.ready
 # beside the runtimes and threads that the service's tests have loaded.
 AT_A_TIME := -n 2 --dist loadfile
 test: install
-	.venv/bin/python -m pytest $(AT_A_TIME) tests --ignore=tests/training
+	.venv/bin/python -m pytest $(AT_A_TIME) tests --ignore=tests/training -m "not alone"
+	.venv/bin/python -m pytest tests/service -m alone
 	.venv/bin/python -m pytest $(AT_A_TIME) tests/training
 
 check: install

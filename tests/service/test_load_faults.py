@@ -243,6 +243,7 @@ def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind
         assert not alive
 
 
+@pytest.mark.alone
 def test_retry_after_proves_right(files: list[bytes]) -> None:
     """Of clients that all come at once, those sent away get in when they were told to come back."""
     requests = shots("/embed", files, tiles=8, headers=NO_CACHE)
@@ -275,6 +276,7 @@ def test_retry_after_proves_right(files: list[bytes]) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.alone
 def test_ten_times_the_load_does_not_reduce_what_is_answered(forms: list[Shot]) -> None:
     with ServerProcess(LANDMOE_QUEUE_SIZE="256") as server:
         process = psutil.Process(server.process.pid)
