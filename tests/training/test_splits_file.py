@@ -1,6 +1,9 @@
+"""Splits that a packed set keeps when it is packed again."""
+
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +33,9 @@ def splits(packed: PackedSet, source: str) -> list[str]:
     return [SPLITS[code] for code in packed.column("split")[rows]]
 
 
-def rewritten(file: Path, change: object) -> None:
+def rewritten(file: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
     with file.open(newline="") as lines:
-        rows = [change(row) for row in csv.DictReader(lines)]  # type: ignore[operator]
+        rows = [change(row) for row in csv.DictReader(lines)]
     with file.open("w", newline="") as lines:
         writer = csv.DictWriter(lines, rows[0].keys())
         writer.writeheader()
