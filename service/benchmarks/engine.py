@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from service.settings import Settings
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SATURATED = 0  # stands for: as many batches at once as the engine takes, of the size it likes best
 GEMM = of(contender="matrix rate")
+BESIDE = 32  # the batch that is measured in turns with the matrix rate
+_LEAST_TURNS = 5
 _PAUSE_S = 0.05  # in which threads of the last contender cease to spin
 
 
@@ -45,8 +49,10 @@ def run(
     Returns:
         A record (measurement.py). Rows of a `contender` and `batch` have `tiles_per_s`, `p50_ms` (of a
         batch), `times_loop` (against the published loop in the same round), `times_exact` (fast) and, on a
-        CPU, `share_of_gemm`: of what the matrix rate allows. Batch 0 is the engine saturated. The row of the
-        matrix rate has `fp32_gflops`, and `bf16_gflops` where that can be measured.
+        CPU, `share_of_gemm`: of what the matrix rate allows, which for batches of 32 is the median over turns
+        of a tenth of a second, each of the engine's rate and of the products' right before it. Batch 0 is the
+        engine saturated. The row of the matrix rate has `fp32_gflops`, and `bf16_gflops` where that can be
+        measured.
 
     Raises:
         BundleError, EngineError: the engine cannot be made.
@@ -58,16 +64,7 @@ def run(
         others, missing = contenders.baselines(config, threads)
         embeds |= others
         absent |= missing
-    measurements: dict[Of, Measure] = {}
-    if engines["exact"].provider == "cpu":
-        measurements[GEMM] = lambda: _gemm(threads)
-    for size in batches:
-        for name, embed in embeds.items():
-            measurements[of(contender=name, batch=size)] = _rate_of(
-                embed, contenders.batch(config, size), seconds
-            )
-    for name, engine in engines.items():
-        measurements[of(contender=name, batch=SATURATED)] = _saturation_of(engine, seconds)
+    mflop = round(flops_per_tile(config) / 1e6, 1)
     asked = {
         "bundle": engines["exact"].bundle.name,
         "precisions": {name: engine.precision for name, engine in engines.items()},
@@ -76,14 +73,54 @@ def run(
         "threads": threads,
         "seconds": seconds,
         "batches": list(batches),
-        "mflop_per_tile": round(flops_per_tile(config) / 1e6, 1),
+        "mflop_per_tile": mflop,
     }
-    done = interleave(measurements, rounds, settings=asked, partial=partial)
+    precisions = {name: engine.precision for name, engine in engines.items()}
+    with contextlib.ExitStack() as stack:
+        measurements: dict[Of, Measure] = {}
+        matrix = None
+        if engines["exact"].provider == "cpu":
+            matrix = stack.enter_context(gemm_peak.MatrixRate(threads))
+            measurements[GEMM] = _all_of(matrix)
+        for size in batches:
+            for name, embed in embeds.items():
+                tiles = contenders.batch(config, size)
+                measure = _rate_of(embed, tiles, seconds)
+                if matrix and size == BESIDE:
+                    products = functools.partial(matrix.turn, precisions.get(name, "fp32"))
+                    measure = functools.partial(beside, embed, tiles, seconds, products, mflop)
+                measurements[of(contender=name, batch=size)] = measure
+        for name, engine in engines.items():
+            measurements[of(contender=name, batch=SATURATED)] = _saturation_of(engine, seconds)
+        done = interleave(measurements, rounds, settings=asked, partial=partial)
     for each in done:
         if GEMM in each:
-            _add_shares(each, flops_per_tile(config), {name: e.precision for name, e in engines.items()})
+            _add_shares(each, mflop, precisions)
         _add_ratios(each)
     return Record("engine", asked, done, absent).to_json()
+
+
+def beside(
+    embed: Embed, batch: contenders.Batch, seconds: float, products: Callable[[], float], mflop: float
+) -> Figures:
+    """A batch's rate as `rate` has it, and its share of the matrix rate, measured in turns with that.
+
+    Args:
+        embed: what is measured.
+        batch: of tiles, embedded over and over, at least for a tenth of a second a turn.
+        seconds: of all its turns together.
+        products: GFLOP/s of a turn of products.
+        mflop: of a tile.
+    """
+    turns: list[Figures] = []
+    shares: list[float] = []
+    while len(turns) < _LEAST_TURNS or len(turns) * gemm_peak.TURN_S < seconds:
+        time.sleep(_PAUSE_S)
+        possible = products()
+        turns.append(rate(embed, batch, gemm_peak.TURN_S))
+        shares.append(turns[-1]["tiles_per_s"] * mflop / 1e3 / possible)
+    figures = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    return figures | {"share_of_gemm": statistics.median(shares)}
 
 
 def saturated(engine: Engine, seconds: float) -> float:
@@ -128,18 +165,18 @@ def _saturation_of(engine: Engine, seconds: float) -> Measure:
     return lambda: {"tiles_per_s": saturated(engine, seconds)}
 
 
-def _gemm(threads: int) -> Figures:
-    return {f"{numbers}_gflops": rate for numbers, rate in gemm_peak.measure(threads).items()}
+def _all_of(matrix: gemm_peak.MatrixRate) -> Measure:
+    return lambda: {f"{numbers}_gflops": rate for numbers, rate in matrix.all().items()}
 
 
-def _add_shares(each: Round, flops: int, precisions: dict[str, str]) -> None:
+def _add_shares(each: Round, mflop: float, precisions: dict[str, str]) -> None:
     peaks = each[GEMM]
     for what, figures in each.items():
-        if what != GEMM:
+        if what != GEMM and "share_of_gemm" not in figures:
             # Every baseline is fp32; numbers whose rate is not known are held against fp32 as well.
             numbers = precisions.get(str(dict(what)["contender"]), "fp32")
             peak = peaks.get(f"{numbers}_gflops", peaks["fp32_gflops"])
-            figures["share_of_gemm"] = figures["tiles_per_s"] * flops / (peak * 1e9)
+            figures["share_of_gemm"] = figures["tiles_per_s"] * mflop / 1e3 / peak
 
 
 def _add_ratios(each: Round) -> None:

@@ -5,6 +5,8 @@ batch of four tiles and in larger ones; the best shape counts. fp32 is measured 
 OpenVINO where it is installed and the CPU has instructions for it.
 
 It runs in a process of its own, because a BLAS takes its number of threads from the environment it starts in.
+The process stays, so that an engine and the products can be measured in turns of a tenth of a second: where a
+machine's rate changes from one second to the next, only what ran side by side can be held against each other.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,49 +34,109 @@ _SHAPES = ((420, 144, 288), (420, 144, 720), (512, 512, 512), (768, 768, 768))
 # (rows, width) of products in a chain, so that what is converted on the way in and out counts little.
 _CHAINS = ((420, 144), (420, 288), (420, 768), (512, 512))
 _CHAIN_LENGTH = 8
-# Many short rounds, of which the best counts: the others were disturbed.
-_SECONDS = 0.05
-_ROUNDS = 12
-_TIMEOUT_S = 120
+TURN_S = 0.1  # that products are repeated for, and an engine beside them
+_ROUNDS = 8  # of turns of every shape, whose median decides which is the best
+_ALL = "all"
+_TIMEOUT_S = 10
 
 
-def measure(threads: int) -> dict[str, float]:
-    """GFLOP/s of all threads together, by the numbers multiplied: `fp32`, and `bf16` where it can be had.
+class MatrixRate:
+    """The measuring process; a context manager.
 
     Args:
         threads: that multiply at once.
-
-    Raises:
-        RuntimeError: the measuring process failed; says why.
     """
-    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(  # noqa: S603  # this module, with a number
-        [sys.executable, "-m", "service.benchmarks.gemm_peak", str(threads)],
-        env=os.environ | single,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> Self:
+        single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._process = subprocess.Popen(  # noqa: S603  # this module, with a number
+            [sys.executable, "-m", "service.benchmarks.gemm_peak", str(self._threads)],
+            env=os.environ | single,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._process.communicate(timeout=_TIMEOUT_S)  # its input ends, and so does it
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+    def all(self) -> dict[str, float]:
+        """GFLOP/s of all threads together, by the numbers multiplied: `fp32`, and `bf16` where it can be had.
+
+        Of the shape that is fastest in the median of some turns, which `turn` keeps to from then on.
+
+        Raises:
+            RuntimeError: the measuring process failed; says why.
+        """
+        rates: dict[str, float] = self._ask(_ALL)
+        return rates
+
+    def turn(self, numbers: str) -> float:
+        """GFLOP/s of one turn, a tenth of a second; of `fp32` where others cannot be had.
+
+        Raises:
+            RuntimeError: the measuring process failed; says why.
+        """
+        rate: float = self._ask(numbers)
+        return rate
+
+    def _ask(self, what: str) -> Any:
+        try:
+            print(what, file=self._process.stdin, flush=True)
+            answer = cast(IO[str], self._process.stdout).readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return json.loads(answer)
+        said = self._process.communicate(timeout=_TIMEOUT_S)[1].strip().splitlines()
+        reason = said[-1] if said else f"exit {self._process.returncode}"
         raise RuntimeError(f"the matrix rate could not be measured: {reason}")
-    rates: dict[str, float] = json.loads(done.stdout)
-    return rates
 
 
 def _main(threads: int) -> None:
     products = [_numpy_products(*shape, threads) for shape in _SHAPES]
     if importlib.util.find_spec("openvino"):
         products += _bf16_products(threads)
-    best: dict[str, float] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for _, _, calls in products:
-            list(pool.map(lambda call: call(), calls))
-        for _ in range(_ROUNDS):  # in turns, so that what else the machine does falls on all
-            for numbers, operations, calls in products:
-                best[numbers] = max(best.get(numbers, 0), _rate(pool, operations, calls))
-    print(json.dumps({numbers: round(rate / 1e9, 1) for numbers, rate in best.items()}))
+        best: dict[str, tuple[float, Products]] = {}
+        for line in sys.stdin:
+            if line.strip() == _ALL or not best:
+                best = _best(pool, products)
+            if line.strip() == _ALL:
+                answer: Any = {numbers: round(rate, 1) for numbers, (rate, _) in best.items()}
+            else:
+                _, chosen = best.get(line.strip(), best["fp32"])
+                answer = _turn(pool, chosen)
+            print(json.dumps(answer), flush=True)
+
+
+def _best(pool: ThreadPoolExecutor, products: Sequence[Products]) -> dict[str, tuple[float, Products]]:
+    """The fastest products of each kind of numbers, and their GFLOP/s."""
+    turns: list[list[float]] = [[] for _ in products]
+    for _ in range(_ROUNDS):  # of all shapes, so that what else the machine does falls on all
+        for each, rates in zip(products, turns, strict=True):
+            rates.append(_turn(pool, each))
+    best: dict[str, tuple[float, Products]] = {}
+    for each, rates in zip(products, turns, strict=True):
+        rate = statistics.median(rates)
+        if rate > best.get(each[0], (0.0, each))[0]:
+            best[each[0]] = rate, each
+    return best
+
+
+def _turn(pool: ThreadPoolExecutor, products: Products) -> float:
+    _, operations, calls = products
+    list(pool.map(lambda call: call(), calls))  # caches that an engine filled
+    return _rate(pool, operations, calls) / 1e9
 
 
 def _rate(pool: ThreadPoolExecutor, operations: float, calls: Sequence[Callable[[], Any]]) -> float:
@@ -82,7 +145,7 @@ def _rate(pool: ThreadPoolExecutor, operations: float, calls: Sequence[Callable[
 
     def repeat(call: Callable[[], Any]) -> int:
         times = 0
-        while time.perf_counter() < started + _SECONDS:
+        while time.perf_counter() < started + TURN_S:
             call()
             times += 1
         return times

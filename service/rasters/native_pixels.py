@@ -6,7 +6,7 @@ import ctypes
 import functools
 import sys
 from array import array
-from ctypes import POINTER, Structure, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, Structure, c_char, c_int, c_int32, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
         ),
         array("I", tiff.block_offsets).tobytes(),
         array("I", tiff.block_sizes).tobytes(),
-        bands.ctypes.data,
+        ctypes.byref(c_char.from_buffer(bands.data)),  # in a sixth of the time that .ctypes takes
     )
     return bands if good else None
 

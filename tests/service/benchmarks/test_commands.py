@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service import sample
-from service.benchmarks import decode
+from service.benchmarks import decode, engine
 from service.cli import app
 from service.rasters.geotiff import Reader
 from tests.records import read_record
@@ -44,6 +44,17 @@ def test_engine(tmp_path: Path) -> None:
     assert _rows(record, contender="exact", batch=0)
     # The default bundle has one encoder: what it has not is named.
     assert "fast" in record["absent"] or _rows(record, contender="fast")
+
+
+def test_a_share_is_of_the_products_right_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that gets slower from turn to turn: the rate and what is possible fall alike.
+    speeds = [16.0, 8.0, 4.0, 2.0, 1.0]
+    possible = iter([10 * speed for speed in speeds])
+    rates = iter([{"tiles_per_s": 1000 * speed, "p50_ms": 1 / speed} for speed in speeds])
+    monkeypatch.setattr(engine, "rate", lambda *_: next(rates))
+    batch = (np.zeros((2, 7, 40, 40), np.uint16), np.zeros((2, 4, 2), np.float32))
+    figures = engine.beside(lambda *_: np.zeros(1, np.float32), batch, 0.3, lambda: next(possible), mflop=5.0)
+    assert figures == {"tiles_per_s": 4000.0, "p50_ms": 0.25, "share_of_gemm": pytest.approx(0.5)}
 
 
 def test_engine_without_torch_says_what_is_absent_and_why(
