@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ _CHAIN_LENGTH = 8
 TURN_S = 0.1  # that products are repeated for, and an engine beside them
 _ROUNDS = 8  # of turns of every shape, whose median decides which is the best
 _ALL = "all"
-_TIMEOUT_S = 10
+_TIMEOUT_S = 120  # of an answer; all shapes take about ten
 
 
 class MatrixRate:
@@ -90,11 +91,15 @@ class MatrixRate:
         return rate
 
     def _ask(self, what: str) -> Any:
+        late = threading.Timer(_TIMEOUT_S, self._process.kill)
+        late.start()
         try:
             print(what, file=self._process.stdin, flush=True)
             answer = cast(IO[str], self._process.stdout).readline()
         except BrokenPipeError:
             answer = ""
+        finally:
+            late.cancel()
         if answer:
             return json.loads(answer)
         said = self._process.communicate(timeout=_TIMEOUT_S)[1].strip().splitlines()

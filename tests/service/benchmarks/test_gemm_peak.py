@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -34,9 +35,10 @@ def test_rates_of_every_kind_of_numbers_and_single_turns(
 
 def test_a_turn_keeps_to_the_shape_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"slow": 1.0, "fast": 3.0, "other": 2.0}
-    products = [("fp32", 0.0, ["slow"]), ("fp32", 0.0, ["fast"]), ("bf16", 0.0, ["other"])]
+    products: list[Any] = [("fp32", 0.0, ["slow"]), ("fp32", 0.0, ["fast"]), ("bf16", 0.0, ["other"])]
     monkeypatch.setattr(gemm_peak, "_turn", lambda _, each: rates[each[2][0]])
-    best = gemm_peak._best(None, products)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        best = gemm_peak._best(pool, products)
     assert best == {"fp32": (3.0, products[1]), "bf16": (2.0, products[2])}
 
 
@@ -75,3 +77,10 @@ def test_a_failure_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.raises(RuntimeError, match="could not be measured: ImportError: no numpy"),
     ):
         matrix.all()
+
+
+def test_a_process_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm_peak, "_TIMEOUT_S", 0.2)
+    _started_instead(monkeypatch, "import time; time.sleep(600)")
+    with MatrixRate(1) as matrix, pytest.raises(RuntimeError, match="could not be measured: exit -9"):
+        matrix.turn("fp32")
