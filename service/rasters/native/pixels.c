@@ -56,11 +56,12 @@ EXPORTED int landmoe_pixels(const uint8_t *file, size_t size, int compression, c
     for (int i = 0; i < blocks; i++)
         if (offsets[i] < 8 || offsets[i] > size || sizes[i] > size - offsets[i]) return 0;
     if (compression == NO_COMPRESSION) return place_stored(is, &in, blocks, bands);
-    uint8_t *unpacked = malloc(block_bytes(is, 0) * (compression == DEFLATE ? LANES : 1));
-    if (!unpacked) return 0;
+    uint8_t *room = malloc(BEFORE_OUTPUT + block_bytes(is, 0) * (compression == DEFLATE ? LANES : 1));
+    if (!room) return 0;
+    uint8_t *unpacked = room + BEFORE_OUTPUT;
     bool good = compression == DEFLATE ? place_deflated(is, &in, blocks, unpacked, bands)
                 : compression == LZW   ? place_lzw(is, &in, blocks, unpacked, bands)
                                        : false;
-    free(unpacked);
+    free(room);
     return good;
 }

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "eight_pixels.h"
+
 typedef struct {
     int32_t width, height, bands, sample_bytes;
     int32_t block_width, block_height;
@@ -66,16 +68,46 @@ PLACE_ROW(uint16_t, __builtin_bswap16)
 PLACE_ROW(uint32_t, __builtin_bswap32)
 PLACE_ROW(uint64_t, __builtin_bswap64)
 
+/* One row of 16-bit samples, of two bands or more beside one another: in half the time where there is SSE2.
+ */
+static void place_pixels(const uint8_t *from, const uint8_t *end, uint16_t *to, size_t band, int pixels,
+                         int samples, bool swapped, bool steps) {
+#ifdef __SSE2__
+    const size_t stride = samples * sizeof *to;
+    for (; samples > 0; samples -= EIGHT, from += EIGHT * sizeof *to, to += EIGHT * band) {
+        const int some = samples < EIGHT ? samples : EIGHT;
+        if (swapped && steps)
+            take_apart(from, stride, end, to, band, pixels, some, true, true);
+        else if (swapped)
+            take_apart(from, stride, end, to, band, pixels, some, true, false);
+        else if (steps)
+            take_apart(from, stride, end, to, band, pixels, some, false, true);
+        else
+            take_apart(from, stride, end, to, band, pixels, some, false, false);
+    }
+#else
+    (void)end;
+    place_uint16_t(from, to, band, pixels, samples, swapped, steps);
+#endif
+}
+
 static void place_block(const Layout *is, int index, const uint8_t *unpacked, uint8_t *bands) {
     const Block block = block_of(is, index);
     const int samples = samples_beside(is), size = is->sample_bytes;
     const size_t band = (size_t)is->width * is->height;
+    const uint8_t *end = unpacked + block.rows * row_bytes(is);
     for (int row = 0; row < block.rows; row++, unpacked += row_bytes(is)) {
         uint8_t *to =
             bands + (block.plane * band + (size_t)(block.top + row) * is->width + block.left) * size;
         switch (size) {
         case 1: place_uint8_t(unpacked, to, band, block.columns, samples, 0, is->steps); break;
-        case 2: place_uint16_t(unpacked, to, band, block.columns, samples, is->swapped, is->steps); break;
+        case 2:
+            if (samples > 1)
+                place_pixels(unpacked, end, (uint16_t *)to, band, block.columns, samples, is->swapped,
+                             is->steps);
+            else
+                place_uint16_t(unpacked, to, band, block.columns, samples, is->swapped, is->steps);
+            break;
         case 4: place_uint32_t(unpacked, to, band, block.columns, samples, is->swapped, is->steps); break;
         case 8: place_uint64_t(unpacked, to, band, block.columns, samples, is->swapped, is->steps); break;
         }

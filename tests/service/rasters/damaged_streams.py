@@ -1,4 +1,4 @@
-"""Reads good and damaged streams with another build of the reader of pixels, which a test names.
+"""Reads good and damaged streams, and blocks of all layouts, with another build of the reader of pixels, which a test names.
 
 python -m tests.service.rasters.damaged_streams LIBRARY
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from service.rasters import native_pixels
-from tests.service.rasters.streams import PACKERS, damaged, some_bytes, strips
+from tests.service.rasters.streams import PACKERS, damaged, some_bytes, some_layout, strips
 
 if __name__ == "__main__":
     native_pixels.LIBRARY = Path(sys.argv[1])
@@ -26,4 +26,6 @@ if __name__ == "__main__":
         pixels = native_pixels.read(content, tiff)
         good += pixels is not None and pixels.tobytes() == b"".join(data)
     assert good >= 150
+    for _ in range(200):
+        assert native_pixels.read(*some_layout(rng)) is not None
     print("600 times streams were read,", good, "as they were")

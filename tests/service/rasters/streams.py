@@ -6,8 +6,9 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 
-from service.rasters.plain_tiff import DEFLATE, LZW, PlainTiff
+from service.rasters.plain_tiff import DEFLATE, HORIZONTAL, LZW, NONE, PlainTiff
 
+_DTYPES = ("u1", "u2", "u2", "u2", "i4", "f8")
 _STRATEGIES = (
     zlib.Z_DEFAULT_STRATEGY,
     zlib.Z_FILTERED,
@@ -98,6 +99,25 @@ def strips(streams: Sequence[bytes], sizes: Sequence[int], compression: int) -> 
         *(tuple(offsets), lengths, None, None, ("<", None, None, None), None, None, None),
     )
     return content, tiff
+
+
+def some_layout(rng: random.Random) -> tuple[bytes, PlainTiff]:
+    """Noise in uncompressed blocks of any layout; the last one ends where the file does."""
+    order, dtype, apart, tiled = rng.choice("<>"), rng.choice(_DTYPES), rng.random() < 0.3, rng.random() < 0.4
+    width, height, bands = rng.randint(1, 50), rng.randint(1, 20), rng.randint(1, 20)
+    down, across = (16, rng.choice((16, 32))) if tiled else (rng.randint(1, height), width)
+    rows = [down] * -(-height // down)
+    if not tiled:
+        rows[-1] = height - down * (len(rows) - 1)
+    columns, planes = -(-width // across), bands if apart else 1
+    pixel = int(dtype[1]) * (1 if apart else bands)
+    sizes = [count * across * pixel for count in rows for _ in range(columns)] * planes
+    offsets = [8 + sum(sizes[:i]) for i in range(len(sizes))]
+    tiff = PlainTiff(
+        *(order, width, height, bands, dtype, NONE, rng.choice((1, HORIZONTAL)), apart, tiled, down, across),
+        *(tuple(offsets), tuple(sizes), None, None, (order, None, None, None), None, None, None),
+    )
+    return b"II*\0\0\0\0\0" + rng.randbytes(sum(sizes)), tiff
 
 
 def damaged(rng: random.Random, stream: bytes) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.rasters import native_pixels, plain_pixels
 from service.rasters.plain_tiff import DEFLATE, LZW, NONE
-from tests.service.rasters.streams import PACKERS, damaged, deflated, lzw, some_bytes, strips
+from tests.service.rasters.streams import PACKERS, damaged, deflated, lzw, some_bytes, some_layout, strips
 
 pytestmark = pytest.mark.skipif(
     native_pixels._library(native_pixels.LIBRARY) is None, reason="installed without a C compiler"
@@ -145,6 +145,18 @@ def test_a_block_beyond_the_file_is_refused() -> None:
     assert native_pixels.read(content, tiff) is not None
     assert native_pixels.read(content[:-1], tiff) is None
     assert native_pixels.read(memoryview(content), tiff) is not None
+
+
+@given(st.integers(0, 2**32))
+def test_samples_of_any_layout_are_where_numpy_puts_them(seed: int) -> None:
+    content, tiff = some_layout(random.Random(seed))
+    found = native_pixels.read(content, tiff)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_pixels, "usable", lambda tiff: False)
+        expected = plain_pixels.read(content, tiff)
+    assert found is not None
+    assert expected is not None
+    assert np.array_equal(found.view(np.uint8), expected.copy().view(np.uint8))
 
 
 def test_without_the_library_numpy_reads_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
