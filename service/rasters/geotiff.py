@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from service.allocator import WORTH_TRIMMING_BYTES, give_back_free_pages
-from service.rasters import dataset_header, known_places, plain_geotiff, plain_tiff
+from service.rasters import dataset_header, known_places, plain_geotiff, plain_pixels, plain_tiff
 from service.rasters.plain_tiff import PlainTiff
 from service.rasters.raster_header import GeotiffError as GeotiffError
 from service.rasters.raster_header import Header as Header
@@ -51,7 +51,7 @@ _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
 _MAX_TEXT = 200  # characters of GDAL's own words in a message
 
 
-@dataclass(frozen=True)
+@dataclass
 class Raster(Header):
     """A decoded file: `pixels` is (count, height, width) in the file's own type."""
 
@@ -83,7 +83,6 @@ class Reader:
     """
 
     def __init__(self, content: Content, limits: Limits = _LIMITS, *, whole: bool = False) -> None:
-        self._open = ExitStack()
         magic, self._size = _beginning(content)
         if magic[:4] not in MAGIC:
             came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
@@ -91,18 +90,21 @@ class Reader:
                 "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
             )
         tiff = None
+        self.plain = False
         self._pixels: npt.NDArray[Any] | None = None
+        self._masked = False
         if whole and not isinstance(content, Path) and (tiff := plain_tiff.parse(content, limits)):
             found = plain_geotiff.read(content, tiff)
             if found is not None:
+                self.plain = True
+                self._file = content, tiff
                 self.header, self._pixels = found
                 self.block_rows, self.block_cols = self.header.height, self.header.width
-        self.plain = self._pixels is not None
+                return
+        dataset_header.check_announced(announced(content), limits)
+        self._open = ExitStack()
         self._bytes_read = 0  # through GDAL
-        self._masked = False
-        if not self.plain:
-            dataset_header.check_announced(announced(content), limits)
-            self._open_dataset(content, limits, tiff, whole=whole)
+        self._open_dataset(content, limits, tiff, whole=whole)
 
     def _open_dataset(self, content: Content, limits: Limits, tiff: PlainTiff | None, *, whole: bool) -> None:
         self._open.callback(self._give_back)  # the last thing that is done when it is closed
@@ -137,9 +139,13 @@ class Reader:
             GeotiffError: they are damaged.
         """
         row, col, height, width = window or self.header.whole
-        if self._pixels is not None:
+        if self.plain:
+            pixels = self._decoded()
+            if bands is None and (window is None or window == self.header.whole):
+                self._pixels = None  # they are the caller's now, to change
+                return pixels
             chosen = slice(None) if bands is None else [band - 1 for band in bands]
-            return np.array(self._pixels[chosen, row : row + height, col : col + width])
+            return np.array(pixels[chosen, row : row + height, col : col + width])
         indexes = None if bands is None else list(bands)
         with _explained(self._size), rasterio.Env(**_GDAL_OPTIONS):
             if window is None or window == self.header.whole:
@@ -148,6 +154,14 @@ class Reader:
                 part = self._dataset.read(indexes, window=rasterio.windows.Window(col, row, width, height))
         self._bytes_read += part.nbytes
         return part
+
+    def _decoded(self) -> npt.NDArray[Any]:
+        """All pixels of a plain file, which could be read once; again where they were given away."""
+        if self._pixels is None:
+            pixels = plain_pixels.read(*self._file)
+            assert pixels is not None  # noqa: S101  # as before
+            self._pixels = pixels
+        return self._pixels
 
     def read_mask(self, window: tuple[int, int, int, int] | None = None) -> npt.NDArray[np.bool_] | None:
         """Where (height, width) the mask inside the file lets pixels through; None if it has none.
@@ -166,7 +180,8 @@ class Reader:
 
     def close(self) -> None:
         """Lets the file go."""
-        self._open.close()
+        if not self.plain:
+            self._open.close()
 
     def _give_back(self) -> None:
         """GDAL kept blocks of the file until now, of a kilobyte each if the file says so."""

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 _MAX_ENTRIES = 40
 _MAX_TEXT = 8192  # bytes of GDAL_METADATA, of GeoKeys, of what bands have in common
@@ -79,9 +80,15 @@ def _entries(magic: bytes, at: int, directory: bytes) -> Entries:
     return Entries(order, values, furthest, tuple(shape))
 
 
-@lru_cache(maxsize=256)
-def _layout(order: str, kind: int, length: int) -> struct.Struct:
-    return struct.Struct(f"{order}{length}{_CODES[kind]}")
+class Numbers(NamedTuple):
+    """The numbers of a tag, in every file with the same directory."""
+
+    layout: struct.Struct
+    start: int
+
+    def of(self, data: Content) -> tuple[Any, ...]:
+        """As a file has them."""
+        return self.layout.unpack_from(data, self.start)
 
 
 class Directory:
@@ -116,11 +123,24 @@ class Directory:
         """What, with the entries, says all of pixels and blocks but for the places and sizes of blocks."""
         return b"".join([self._data[piece] for piece in self.entries.shape])
 
-    def numbers(self, tag: int, kinds: tuple[int, ...], length: int) -> tuple[int, ...]:
-        """So many values of a tag, of one of these types."""
+    def where(self, tag: int, kinds: tuple[int, ...], length: int) -> Numbers:
+        """Where so many values of a tag are, of one of these types."""
         kind, found, start = self._values[tag]
         expect(kind in kinds and found == length)
-        return _layout(self.order, kind, length).unpack_from(self._data, start)
+        return Numbers(struct.Struct(f"{self.order}{length}{_CODES[kind]}"), start)
+
+    def piece(self, tag: int, kind: int) -> slice | None:
+        """Where the bytes of all values of a type are; None where the tag is not there."""
+        if tag not in self._values:
+            return None
+        found, length, start = self._values[tag]
+        size = _SIZES[kind] * length
+        expect(found == kind and size <= _MAX_TEXT)
+        return slice(start, start + size)
+
+    def numbers(self, tag: int, kinds: tuple[int, ...], length: int) -> tuple[int, ...]:
+        """So many values of a tag, of one of these types."""
+        return self.where(tag, kinds, length).of(self._data)
 
     def size(self, tag: int) -> int:
         """One number above 0."""
@@ -142,19 +162,20 @@ class Directory:
         expect(values.count(values[0]) == length)
         return values[0]
 
-    def raw(self, tag: int, kind: int) -> bytes | None:
-        """The bytes of all values of a type; None where the tag is not there."""
-        if tag not in self._values:
-            return None
-        found, length, start = self._values[tag]
-        size = _SIZES[kind] * length
-        expect(found == kind and size <= _MAX_TEXT)
-        return bytes(self._data[start : start + size])
 
-    def text(self, tag: int) -> bytes | None:
-        """ASCII without the closing NUL; None where the tag is not there."""
-        text = self.raw(tag, 2)
-        if text is None:
-            return None
-        expect(text.find(b"\0") == len(text) - 1 and text.isascii())
-        return text[:-1]
+def raw(data: Content, piece: slice | None) -> bytes | None:
+    """The bytes of a piece, if there is one."""
+    return None if piece is None else bytes(data[piece])
+
+
+def text(data: Content, piece: slice | None) -> bytes | None:
+    """ASCII without the closing NUL; None where there is no piece.
+
+    Raises:
+        NotPlainError: it is not plain.
+    """
+    if piece is None:
+        return None
+    found = bytes(data[piece])
+    expect(found.find(b"\0") == len(found) - 1 and found.isascii())
+    return found[:-1]

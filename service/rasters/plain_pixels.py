@@ -42,7 +42,8 @@ def read(data: Content, tiff: PlainTiff) -> npt.NDArray[Any] | None:
     bands = np.array(values.transpose(0, 5, 1, 3, 2, 4), dtype=native, order="C")
     if tiff.predictor == HORIZONTAL:  # differences to the pixel on the left, in a row of a block
         bands = _row_sums(bands.view(f"u{native.itemsize}")).view(native)
-    return bands.reshape(tiff.bands, down * rows, across * cols)[:, : tiff.height, : tiff.width]
+    padded = bands.reshape(tiff.bands, down * rows, across * cols)
+    return np.ascontiguousarray(padded[:, : tiff.height, : tiff.width])
 
 
 def _unpacked(data: memoryview, tiff: PlainTiff) -> npt.NDArray[np.uint8] | None:

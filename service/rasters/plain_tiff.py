@@ -8,12 +8,25 @@ one of which every reader of TIFF 6.0 says the same.
 
 from __future__ import annotations
 
-import math
 import struct
+from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 from service.rasters.georeference import Affine
-from service.rasters.plain_directory import DOUBLE, LONG, SHORT, Directory, Entries, NotPlainError, expect
+from service.rasters.plain_directory import (
+    ASCII,
+    DOUBLE,
+    LONG,
+    SHORT,
+    Directory,
+    Entries,
+    NotPlainError,
+    Numbers,
+    expect,
+    raw,
+    text,
+)
 from service.rasters.plain_directory import Content as Content
 from service.rasters.raster_header import Limits
 
@@ -62,14 +75,14 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
     tiled: bool
     block_height: int
     block_width: int
-    block_offsets: tuple[int, ...] = ()
-    block_sizes: tuple[int, ...] = ()
-    origin: tuple[float, float] | None = None
-    pixel_size: tuple[float, float] | None = None
-    geo_keys: GeoKeys = ("", None, None, None)
-    metadata: bytes | None = None
-    nodata: bytes | None = None
-    datetime: bytes | None = None
+    block_offsets: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    origin: tuple[float, float] | None
+    pixel_size: tuple[float, float] | None
+    geo_keys: GeoKeys
+    metadata: bytes | None
+    nodata: bytes | None
+    datetime: bytes | None
 
     def transform(self, *, point: bool) -> Affine | None:
         """As GDAL makes it; None without tags of it.
@@ -88,40 +101,61 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
 def parse(data: Content, limits: Limits) -> PlainTiff | None:
     """The directory of a plain TIFF within limits; None for everything else, damaged or not."""
     try:
-        directory = Directory(data)
-        alike, blocks, decoded = _alike(directory)
-        expect(alike.width * alike.height <= limits.max_pixels and alike.bands <= limits.max_bands)
-        expect(decoded <= limits.max_decoded_bytes)
-        origin, pixel_size = _place(directory)
-        offsets = directory.numbers(324 if alike.tiled else 273, (SHORT, LONG), blocks)
-        sizes = directory.numbers(325 if alike.tiled else 279, (SHORT, LONG), blocks)
+        alike = _alike(Directory(data))
+        expect(alike.pixels <= limits.max_pixels and alike.bands <= limits.max_bands)
+        expect(alike.decoded <= limits.max_decoded_bytes)
+        if alike.remark is not None:  # some writers hide more images in one directory, and say so here
+            expect(b"ImageJ" not in (text(data, alike.remark) or b""))
+        sizes = alike.block_sizes.of(data)
         # Blocks that share bytes are unpacked once each: a small file could ask for hours of work.
-        expect(sum(sizes) <= len(data) and max(sizes) <= _MAX_DECODED[alike.compression])
-        keys = directory.raw(34735, SHORT), directory.raw(34736, DOUBLE), directory.raw(34737, 2)
-        return alike._replace(
-            block_offsets=offsets,
-            block_sizes=sizes,
-            origin=origin,
-            pixel_size=pixel_size,
-            geo_keys=(directory.order, *keys),
-            metadata=directory.text(42112),
-            nodata=directory.text(42113),
-            datetime=directory.text(306),
+        expect(sum(sizes) <= len(data) and max(sizes) <= alike.largest)
+        keys, texts = alike.geo_keys, alike.texts
+        return PlainTiff(
+            *alike.beginning,
+            alike.block_offsets.of(data),
+            sizes,
+            *_placed(data, alike),
+            (alike.order, raw(data, keys[0]), raw(data, keys[1]), raw(data, keys[2])),
+            text(data, texts[0]),
+            text(data, texts[1]),
+            text(data, texts[2]),
         )
     except (NotPlainError, struct.error, KeyError):
         return None
 
 
-_Alike = tuple[PlainTiff, int, int]
-"""A file without what differs in others with its directory; the number of its blocks; its bytes, unpacked."""
+_Beginning = tuple[str, int, int, int, str, int, int, bool, bool, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """What files with the same directory have in common, and where each has what differs.
+
+    `beginning` are the first fields of their PlainTiff; `pixels` are width times height, `decoded` the bytes
+    of all blocks, unpacked, and `largest` those that a packed one may have. `texts` are GDAL_METADATA,
+    GDAL_NODATA and DateTime, `remark` is ImageDescription.
+    """
+
+    order: str
+    beginning: _Beginning
+    pixels: int
+    bands: int
+    decoded: int
+    largest: int
+    block_offsets: Numbers
+    block_sizes: Numbers
+    pixel_size: Numbers | None
+    tie_point: Numbers | None
+    geo_keys: tuple[slice | None, slice | None, slice | None]
+    texts: tuple[slice | None, slice | None, slice | None]
+    remark: slice | None
+
 
 _known: dict[tuple[Entries, bytes], _Alike] = {}
 
 
 def _alike(directory: Directory) -> _Alike:
     """What was found of another file with the same directory, or is found now."""
-    if 270 in directory:  # some writers hide more images in one directory, and say so here
-        expect(b"ImageJ" not in (directory.text(270) or b""))
     key = (directory.entries, directory.shape)
     found = _known.get(key)
     if found is None:
@@ -133,6 +167,7 @@ def _alike(directory: Directory) -> _Alike:
 
 
 def _find(directory: Directory) -> _Alike:
+    """Raises NotPlainError, struct.error, KeyError: it is not plain."""
     width, height, count = directory.size(256), directory.size(257), directory.short(277)
     expect(count > 0)
     _expect_ordinary(directory, count)
@@ -154,20 +189,26 @@ def _find(directory: Directory) -> _Alike:
     pixels = down * rows * across * cols if tiled else width * height
     decoded = pixels * count * int(dtype[1])
     expect(blocks <= _MAX_BLOCKS and decoded <= _MAX_DECODED[compression])
-    tiff = PlainTiff(
-        order=directory.order,
-        width=width,
-        height=height,
+    order, apart, placed = directory.order, planar == 2, directory.has(33550, 33922)
+    return _Alike(
+        order=order,
+        beginning=(order, width, height, count, dtype, compression, predictor, apart, tiled, rows, cols),
+        pixels=width * height,
         bands=count,
-        dtype=dtype,
-        compression=compression,
-        predictor=predictor,
-        apart=planar == 2,
-        tiled=tiled,
-        block_height=rows,
-        block_width=cols,
+        decoded=decoded,
+        largest=_MAX_DECODED[compression],
+        block_offsets=directory.where(324 if tiled else 273, (SHORT, LONG), blocks),
+        block_sizes=directory.where(325 if tiled else 279, (SHORT, LONG), blocks),
+        pixel_size=directory.where(33550, (DOUBLE,), 3) if placed else None,
+        tie_point=directory.where(33922, (DOUBLE,), 6) if placed else None,
+        geo_keys=(
+            directory.piece(34735, SHORT),
+            directory.piece(34736, DOUBLE),
+            directory.piece(34737, ASCII),
+        ),
+        texts=(directory.piece(42112, ASCII), directory.piece(42113, ASCII), directory.piece(306, ASCII)),
+        remark=directory.piece(270, ASCII),
     )
-    return tiff, blocks, decoded
 
 
 def _expect_ordinary(directory: Directory, count: int) -> None:
@@ -181,13 +222,13 @@ def _expect_ordinary(directory: Directory, count: int) -> None:
     expect(254 not in directory or directory.numbers(254, (LONG,), 1) == (0,))
 
 
-def _place(directory: Directory) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+def _placed(data: Content, alike: _Alike) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """The origin and the size of a pixel."""
-    if 33550 not in directory and 33922 not in directory:
+    if alike.pixel_size is None or alike.tie_point is None:
         return None, None
-    right, down, deep = directory.numbers(33550, (DOUBLE,), 3)
-    col, row, level, x, y, z = directory.numbers(33922, (DOUBLE,), 6)
-    expect(right > 0 and down > 0 and (col, row) == (0, 0))
-    expect((deep, level, z) == (0, 0, 0))  # with a vertical CRS they are the scale and offset of the values
-    expect(all(map(math.isfinite, (right, down, x, y))))
+    right, down, deep = alike.pixel_size.of(data)
+    col, row, level, x, y, z = alike.tie_point.of(data)
+    expect(right > 0 and down > 0 and col == row == 0)
+    expect(deep == level == z == 0)  # with a vertical CRS they are the scale and offset of the values
+    expect(isfinite(right) and isfinite(down) and isfinite(x) and isfinite(y))
     return (x, y), (right, down)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from service.rasters.georeference import Affine, Georeference
@@ -35,7 +34,7 @@ class Limits:
     max_strip_bytes: int = 1 << 28  # of the rows of a scene that are read at once
 
 
-@dataclass(frozen=True)
+@dataclass  # frozen, it would take three times as long to make
 class Header:
     """What a file says of its pixels.
 
@@ -66,12 +65,12 @@ class Header:
         """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, in the units of the CRS."""
         return self.place.transform if self.place else None
 
-    @cached_property
+    @property
     def center(self) -> tuple[float, float] | None:
         """(lat, lon) of the centre of the whole file, WGS 84 degrees."""
         return self.place.center(self.whole) if self.place else None
 
-    @cached_property
+    @property
     def gsd_m(self) -> float | None:
         """Size of a pixel on the ground at the file's centre, metres."""
         return self.place.gsd_m(self.whole) if self.place else None

@@ -1,6 +1,6 @@
-"""Reads good and damaged streams, and blocks of all layouts, with another build of the reader of pixels, which a test names.
+"""Reads streams, good and damaged, and all layouts with another build of the reader of pixels.
 
-python -m tests.service.rasters.damaged_streams LIBRARY
+A test calls it: python -m tests.service.rasters.damaged_streams LIBRARY
 """
 
 from __future__ import annotations
