@@ -1,7 +1,8 @@
-/* What stands around the codes of a deflated stream: headers of blocks, tables, stored bytes, the checksum
+/* What stands around the codes of a deflated stream: headers of blocks, tables, stored bytes, what follows
    (RFC 1950, RFC 1951). */
 #pragma once
 
+#include "adler32.h"
 #include "deflate_stream.h"
 
 #define LONGEST_MATCH 258
@@ -105,38 +106,13 @@ static bool copy_stored(Stream *stream) {
     return true;
 }
 
-/* Adler-32 (RFC 1950, 8.2). Sums of sixteen columns: additions alone, which a compiler makes vectors of. */
-static uint32_t checksum(const uint8_t *bytes, size_t size) {
-    enum { COLUMNS = 16, MOST_ROWS = 2000 }; /* 255 * 2,000 * 2,001 / 2 fits 32 bits */
-    uint64_t sum = 1, sums = 0;
-    while (size >= COLUMNS) {
-        size_t rows = size / COLUMNS < MOST_ROWS ? size / COLUMNS : MOST_ROWS;
-        uint32_t plain[COLUMNS] = {0}, before[COLUMNS] = {0};
-        for (size_t row = 0; row < rows; row++, bytes += COLUMNS)
-            for (int i = 0; i < COLUMNS; i++) {
-                before[i] += plain[i];
-                plain[i] += bytes[i];
-            }
-        sums += rows * COLUMNS * sum;
-        for (uint64_t i = 0; i < COLUMNS; i++) {
-            sums += COLUMNS * (uint64_t)before[i] + (COLUMNS - i) * plain[i];
-            sum += plain[i];
-        }
-        sum %= 65521;
-        sums %= 65521;
-        size -= rows * COLUMNS;
-    }
-    for (; size; size--) sums += sum += *bytes++;
-    return (uint32_t)(sums % 65521) << 16 | (uint32_t)(sum % 65521);
-}
-
 /* What follows the last block. */
 static bool ends_well(Place *at) {
     fill_at_end(at);
     align(at);
     if (at->end - at->next != 4 || at->out != at->stop) return false;
     uint32_t said = (uint32_t)at->next[0] << 24 | at->next[1] << 16 | at->next[2] << 8 | at->next[3];
-    return said == checksum(at->start, (size_t)(at->stop - at->start));
+    return said == adler32(at->start, (size_t)(at->stop - at->start));
 }
 
 /* To the codes of the next block that has any, or to the end. */

@@ -10,7 +10,7 @@
 #include "deflate_blocks.h"
 
 #define LANES 4    /* streams at a time */
-#define LITERALS 3 /* that are taken in one step if they come one after the other */
+#define LITERALS 4 /* that are taken in one step if they come one after the other */
 /* Bytes that a block has at least, on average; zlib's smallest have 127. To read tables takes as long as a
    thousand symbols, and who packs nothing in many blocks must not keep us busy. */
 #define LEAST_BLOCK 64

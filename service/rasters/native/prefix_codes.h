@@ -31,12 +31,12 @@
 typedef uint32_t SymbolTable[ENTRIES(SYMBOL_DEPTH, MOST_SYMBOLS)];
 typedef uint32_t DistanceTable[ENTRIES(DISTANCE_DEPTH, MOST_DISTANCES)];
 
-static inline unsigned reversed(unsigned code, unsigned bits) {
-    code = (code & 0x5555) << 1 | (code & 0xAAAA) >> 1;
-    code = (code & 0x3333) << 2 | (code & 0xCCCC) >> 2;
-    code = (code & 0x0F0F) << 4 | (code & 0xF0F0) >> 4;
-    code = (code & 0x00FF) << 8 | code >> 8;
-    return code >> (16 - bits);
+/* The code after another of as many bits, both with their bits in reverse; 0 after the last. */
+static inline unsigned after(unsigned code, unsigned bits) {
+    unsigned zeros = ~code & ((1u << bits) - 1);
+    if (!zeros) return 0;
+    unsigned highest = 1u << (31 - __builtin_clz(zeros));
+    return (code & (highest - 1)) | highest;
 }
 
 /* Makes the table of the codes with these lengths (0: no code), of which the first mean themselves and the
@@ -44,42 +44,48 @@ static inline unsigned reversed(unsigned code, unsigned bits) {
  */
 static bool make_table(uint32_t *table, unsigned depth, const uint8_t *lengths, unsigned codes,
                        unsigned literals, const uint32_t *meanings, bool sparse) {
-    unsigned number[LONGEST_CODE + 1] = {0}, place[LONGEST_CODE + 2] = {0};
+    unsigned number[2][LONGEST_CODE + 1] = {{0}}, place[LONGEST_CODE + 2] = {0};
     uint16_t sorted[MOST_SYMBOLS];
-    for (unsigned i = 0; i < codes; i++) number[lengths[i]]++;
-    unsigned used = codes - number[0];
+    for (unsigned i = 0; i < codes; i++)
+        number[i & 1][lengths[i]]++; /* in turn: neighbours are often alike */
+    const unsigned used = codes - number[0][0] - number[1][0];
     int left = 1;
     for (unsigned bits = 1; bits <= LONGEST_CODE; bits++) {
-        left = 2 * left - (int)number[bits];
+        const unsigned of_these = number[0][bits] + number[1][bits];
+        left = 2 * left - (int)of_these;
         if (left < 0) return false;
-        place[bits + 1] = place[bits] + number[bits];
+        place[bits + 1] = place[bits] + of_these;
     }
+    place[0] = used; /* what has no code comes last */
+    for (unsigned i = 0; i < codes; i++) sorted[place[lengths[i]]++] = (uint16_t)i;
     if (left > 0) {
-        if (!sparse || used > 1 || (used && !number[1])) return false;
-        for (unsigned i = 0; i < 1u << depth; i++) table[i] = EXCEPTION | NO_CODE;
+        if (!sparse || used > 1 || (used && lengths[sorted[0]] != 1)) return false;
+        for (unsigned i = 0; i < 1u << depth; i++)
+            table[i] = used && !(i & 1) ? meanings[sorted[0] - literals] | 1 : EXCEPTION | NO_CODE;
+        return true;
     }
-    for (unsigned i = 0; i < codes; i++)
-        if (lengths[i]) sorted[place[lengths[i]]++] = (uint16_t)i;
 
-    const unsigned first = 1u << depth, following = 1u << (LONGEST_CODE - depth);
-    unsigned code = 0, bits = 1, prefix = first, room = first;
-    for (unsigned i = 0; i < used; i++, code++) {
-        unsigned length = lengths[sorted[i]];
-        for (; bits < length; bits++) code <<= 1;
-        unsigned next = reversed(code, length);
-        unsigned symbol = sorted[i];
+    /* The table of one bit more is that of one bit less, twice, and the codes that have this bit. */
+    const unsigned following = 1u << (LONGEST_CODE - depth);
+    unsigned code = 0, bits = 0, prefix = 1u << depth, room = 1u << depth;
+    for (unsigned i = 0; i < used; i++) {
+        const unsigned symbol = sorted[i], length = lengths[symbol];
+        for (; bits < length; bits++)
+            if (bits < depth) memcpy(table + (1u << bits), table, sizeof *table << bits);
         uint32_t entry = (symbol < literals ? LITERAL | symbol << 16 : meanings[symbol - literals]) | length;
         if (length <= depth) {
-            for (unsigned at = next; at < first; at += 1u << length) table[at] = entry;
-            continue;
+            table[code] = entry;
+        } else {
+            if ((code & ((1u << depth) - 1)) != prefix) {
+                prefix = code & ((1u << depth) - 1);
+                table[prefix] = EXCEPTION | FOLLOWING | room << 16;
+                room += following;
+            }
+            for (unsigned at = code >> depth; at < following; at += 1u << (length - depth))
+                table[VALUE(table[prefix]) + at] = entry;
         }
-        if ((next & (first - 1)) != prefix) {
-            prefix = next & (first - 1);
-            table[prefix] = EXCEPTION | FOLLOWING | room << 16;
-            room += following;
-        }
-        for (unsigned at = next >> depth; at < following; at += 1u << (length - depth))
-            table[VALUE(table[prefix]) + at] = entry;
+        code = after(code, length);
     }
+    for (; bits < depth; bits++) memcpy(table + (1u << bits), table, sizeof *table << bits);
     return true;
 }
