@@ -85,6 +85,7 @@ class Gate:
         self._last_done = 0.0
         self._busy = False
         self._returns = Returns()
+        self._told_inside = self._told_capacity = -1  # nothing yet
 
     @property
     def inside(self) -> int:
@@ -124,9 +125,14 @@ class Gate:
         self.tell()
 
     def tell(self) -> None:
-        """Brings the metrics up to date."""
-        metrics.QUEUE_DEPTH.set(self.inside)
-        metrics.QUEUE_CAPACITY.set(self.capacity)
+        """Brings the metrics up to date, which a request asks for several times."""
+        inside, capacity = self.inside, self.capacity
+        if inside != self._told_inside:
+            self._told_inside = inside
+            metrics.QUEUE_DEPTH.set(inside)
+        if capacity != self._told_capacity:
+            self._told_capacity = capacity
+            metrics.QUEUE_CAPACITY.set(capacity)
 
     def check(self, tiles: int) -> None:
         """Raises OverloadedError unless there is room for so many tiles now."""
