@@ -1,7 +1,11 @@
-"""Make joblib files as the published ones are: a class of a module that exists only while it is pickled."""
+"""Joblib files as the published ones are, and data for them.
+
+Their class is of a module that exists only while it is pickled.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,7 +21,23 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
+from model.probe import LinearProbe
+
 MODULE = "classification_models.logistic_regression"
+ABC = ("a", "b", "c")
+
+
+def features(n: int = 120, dim: int = 144, dtype: Any = np.float64, seed: int = 0) -> npt.NDArray[Any]:
+    return np.random.default_rng(seed).normal(0.3, 1.5, size=(n, dim)).astype(dtype)
+
+
+def classes(n: int = 120, count: int = 3, seed: int = 1) -> npt.NDArray[Any]:
+    return np.random.default_rng(seed).permutation(np.arange(n) % count)
+
+
+def same(probe: LinearProbe, x: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+    """Checks that a probe gives these probabilities."""
+    np.testing.assert_allclose(probe.predict(x), expected, atol=1e-6, rtol=0)
 
 
 @contextmanager
@@ -56,3 +76,15 @@ def fit(
         model.fit(features, y)
     attributes = {"scale": scale, "scaler": scaler, "model": model, "multilabel": y.ndim == 2, "seed": 0}
     return attributes, np.asarray(model.predict_proba(features), np.float64)
+
+
+def dump_weights(folder: Path, facts: Any = None, dim: int = 144, name: str = "p") -> Path:
+    """Write a model of random weights for three classes, and what describes it, as JSON or as it is."""
+    rows = np.random.default_rng(0).normal(size=(3, dim))
+    model = LogisticRegression()
+    model.__dict__ |= {"coef_": rows, "intercept_": np.zeros(3), "classes_": np.arange(3)}
+    path = folder / f"{name}.joblib"
+    dump(path, scale=False, scaler=None, model=model, multilabel=False)
+    if facts is not None:
+        path.with_suffix(".json").write_text(facts if isinstance(facts, str) else json.dumps(facts))
+    return path
