@@ -9,6 +9,8 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+pytest.register_assert_rewrite("tests.service.rasters.compared_readers")  # its asserts say what differs
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
-import struct
-import zlib
-from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
 
@@ -16,54 +12,11 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import sample
-from service.rasters import known_places, native_pixels
-from service.rasters.geotiff import GeotiffError, Header, Limits, Reader
+from service.rasters import native_pixels
+from service.rasters.geotiff import GeotiffError, Limits, Reader
 from service.rasters.plain_tiff import LZW, parse
-from tests.fuzz import seeds
-from tests.fuzz.mutations import mutated
-from tests.fuzz.tiff import layout, write_value
 from tests.rasters import dn_pixels, geotiff
-
-LIMITS = Limits(max_decoded_bytes=20_000_000)
-NAMES = [f"SR_B{band}" for band in range(1, 8)]
-
-
-def without_plain() -> AbstractContextManager[object]:
-    """Every file is read by GDAL."""
-    return mock.patch("service.rasters.geotiff.plain_tiff.parse", return_value=None)
-
-
-def both(data: bytes, limits: Limits = LIMITS) -> bool:
-    """Reads a file both ways, compares, and says whether the second time was without GDAL."""
-    refusal = None
-    try:
-        with without_plain(), Reader(data, limits, whole=True) as reader:
-            assert not reader.plain
-            expected, pixels = reader.header, reader.read()
-    except GeotiffError as error:
-        refusal = error.message
-    if refusal is not None:
-        with pytest.raises(GeotiffError) as caught, Reader(data, limits, whole=True) as reader:
-            reader.read()
-        assert caught.value.message == refusal
-        return False
-    for _ in range(2):  # the first may be GDAL's, which its CRS is learned from
-        with Reader(data, limits, whole=True) as reader:
-            header, found, plain = reader.header, reader.read(), reader.plain
-        for name in Header.__dataclass_fields__:
-            came, wanted = getattr(header, name), getattr(expected, name)
-            if isinstance(wanted, float) and math.isnan(wanted):
-                came, wanted = str(came), str(wanted)
-            assert came == wanted, name
-        assert header.center == expected.center
-        assert header.gsd_m == expected.gsd_m
-        assert found.dtype == pixels.dtype
-        assert found.flags.c_contiguous
-        assert found.flags.writeable
-        assert found.tobytes() == pixels.tobytes()
-        assert found.shape == pixels.shape
-    return plain
+from tests.service.rasters.compared_readers import LIMITS, NAMES, both
 
 
 @st.composite
@@ -214,41 +167,6 @@ def test_files_that_another_library_wrote(planar: str, metadata, tmp_path: Path)
     assert not both(path.read_bytes())
 
 
-def test_a_file_with_new_keys_is_read_by_gdal_once() -> None:
-    known_places.forget()
-    data, moved = geotiff(), geotiff(origin=(400_000.0, 5_300_000.0))
-    readers = [Reader(file, LIMITS, whole=True) for file in (data, moved, data, geotiff(crs="EPSG:32634"))]
-    assert [reader.plain for reader in readers] == [False, True, True, False]
-    assert readers[0].header.place == readers[2].header.place
-    assert readers[1].header.transform == (30.0, 0.0, 400_000.0, 0.0, -30.0, 5_300_000.0)
-    for reader in readers:
-        reader.close()
-
-
-def test_what_is_known_of_keys_is_bounded() -> None:
-    for number in range(300):
-        known_places.learn(
-            _with_name(number), ("name", "WKT"), (30.0, 0.0, 386_355.0, 0.0, -30.0, 5_293_245.0)
-        )
-    assert len(known_places._known) == known_places._MAX_KEPT
-    with pytest.raises(known_places.UnknownError):
-        known_places.place(_with_name(0))
-    assert known_places.place(_with_name(299)).crs == "name"
-    known_places.forget()
-
-
-def _with_name(number: int):
-    data = geotiff().replace(b"zone 33N", f"zone{number:4d}".encode())
-    return parse(data, LIMITS)
-
-
-def test_nothing_is_learned_from_a_transform_that_tags_do_not_say() -> None:
-    known_places.forget()
-    known_places.learn(parse(geotiff(), LIMITS), ("name", "WKT"), (30.0, 0.0, 1.0, 0.0, -30.0, 2.0))
-    with pytest.raises(known_places.UnknownError):
-        known_places.place(parse(geotiff(), LIMITS))
-
-
 def test_parts_of_a_plain_file_are_those_of_gdal() -> None:
     data = geotiff(tiled=True, blockxsize=16, blockysize=16, compress="deflate", predictor=2)
     both(data)
@@ -277,109 +195,9 @@ def test_limits_hold_for_a_plain_file(tight: Limits, code: str) -> None:
     assert caught.value.code == code
 
 
-def test_a_bomb_is_never_unpacked(monkeypatch) -> None:
-    """A strip that unpacks to a gigabyte, where 23 KB are announced: no more than one byte beyond them."""
-    data = geotiff(compress="deflate", blockysize=41)
-    both(data)
-    bomb = zlib.compressobj()
-    packed = b"".join([bomb.compress(bytes(1 << 20)) for _ in range(64)]) + bomb.flush()
-    file = bytearray(data)
-    found = layout(file)
-    entries = {entry.tag: entry for entry in found.entries}
-    write_value(file, found, entries[273], 0, len(file))
-    write_value(file, found, entries[279], 0, min(len(packed), 65_535))
-    produced = []
-
-    class Watched:
-        def __init__(self) -> None:
-            self.stream = real()
-
-        def __getattr__(self, name):
-            return getattr(self.stream, name)
-
-        def decompress(self, data, limit):
-            produced.append(self.stream.decompress(data, limit))
-            return produced[-1]
-
-    monkeypatch.setattr("service.rasters.plain_pixels.native_pixels.usable", lambda _: False)
-    real = zlib.decompressobj
-    monkeypatch.setattr("service.rasters.plain_pixels.zlib.decompressobj", Watched)
-    with Reader(bytes(file) + packed, LIMITS, whole=True) as reader:
-        assert not reader.plain
-    monkeypatch.undo()  # in C there is no room for more either
-    with Reader(bytes(file) + packed, LIMITS, whole=True) as reader:
-        assert not reader.plain
-    assert [len(part) for part in produced] == [41 * 41 * 7 * 2 + 1]
-
-
-def entry_changed(tag: int, value: float, index: int = 0) -> bytes:
-    file = bytearray(geotiff(compress="deflate"))
-    found = layout(file)
-    (entry,) = [entry for entry in found.entries if entry.tag == tag]
-    write_value(file, found, entry, index, value)
-    return bytes(file)
-
-
-@pytest.mark.parametrize(
-    ("tag", "value", "index"),
-    [
-        (256, 0, 0), (256, 65_535, 0), (257, 0, 0), (258, 12, 3), (258, 8, 0), (259, 5, 0), (262, 5, 0),
-        (273, 0, 0), (273, 2**32 - 1, 1), (273, 4, 0), (277, 65_535, 0), (278, 0, 0), (278, 1, 0),
-        (279, 2**32 - 1, 0), (279, 0, 0), (279, 10, 1), (284, 3, 0), (338, 3, 0), (339, 3, 0), (339, 6, 6),
-        (33550, math.nan, 0), (33550, 0.0, 1), (33550, -30.0, 1), (33922, math.inf, 3), (33922, 7.0, 0),
-    ],
-)  # fmt: skip
-def test_a_tag_that_is_not_as_expected_is_left_to_gdal(tag: int, value: float, index: int) -> None:
-    assert not both(entry_changed(tag, value, index))
-
-
-@pytest.mark.parametrize("following", [8, 10, 2**32 - 1])
-def test_directories_in_a_circle_are_left_to_gdal(following: int) -> None:
-    file = bytearray(geotiff())
-    struct.pack_into("<I", file, layout(file).next_at, following)
-    assert not both(bytes(file))
-
-
-@pytest.mark.parametrize("compress", [{}, {"compress": "deflate"}])
-def test_a_file_that_breaks_off_is_refused_as_gdal_refuses_it(compress) -> None:
-    data = geotiff(dn_pixels(8, 8), descriptions=NAMES, **compress)
-    assert both(data)
-    for length in range(0, len(data), 23):
-        assert not both(data[:length])
-
-
 def test_roles_of_items_are_known_in_any_case() -> None:
     data = geotiff(compress="lzw", descriptions=NAMES)
     assert both(data.replace(b'role="description">SR_B5', b'role="deScription">SR_B5'))
-
-
-def test_mutated_files_are_read_alike_or_left_to_gdal() -> None:
-    files = [*seeds.generated(), sample.make(0)]
-    plain = 0
-    for number in range(600):
-        rng = random.Random(f"plain/{number}")
-        plain += both(mutated(rng.choice(files), rng))
-    assert plain > 20  # damage that leaves a plain file
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from(["deflate", "lzw"]),
-    st.lists(st.tuples(st.integers(0, 600) | st.integers(-400, -1), st.integers(0, 255)), max_size=3),
-)
-def test_bytes_changed_at_random(compress, changes) -> None:
-    data = bytearray(SMALL[compress])
-    for position, value in changes:
-        data[position] = value
-    both(bytes(data))
-
-
-SMALL = {
-    compress: geotiff(
-        dn_pixels(5, 6), compress=compress, predictor=2, descriptions=NAMES, nodata=0, tags={"A": "b"}
-    )
-    for compress in ("deflate", "lzw")
-}
 
 
 @pytest.mark.shared
