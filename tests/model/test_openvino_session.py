@@ -1,4 +1,4 @@
-"""When bf16 can be had; what it gives is tested with the engine, tests/service/test_engine.py."""
+"""When bf16 can be had; what it gives is tested with the engine, tests/service/test_fast_precision.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the application with an engine that needs no model."""
+"""The bundle of the package, and a client of the application with an engine that needs no model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import structlog
 from starlette.testclient import TestClient
 
+from model import bundle as bundles
+from model.bundle import Bundle
 from service.app import create_app
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
@@ -23,6 +25,12 @@ def plain_logging() -> None:
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Bundle:
+    """The bundle of the package."""
+    return bundles.load()
 
 
 @pytest.fixture
