@@ -3,68 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from model import bundle
-from model.bundle import BundleError
-from model.config import SIZES, Preprocessing
-from model.hub import Address, HubError, fetch_bundle, fetch_file, is_address, parse
-from model.probe import LinearProbe, encode
 from tests.model.hub_server import TOKEN, Hub, Repository, commit, running
+from tests.model.hub_user import User, as_repository
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reference_tiny.pth"
-PROGRAM = """
-import sys, time
-time.sleep = lambda seconds: None  # huggingface_hub waits 20 s in all before it gives up on a network
-from model.bundle import BundleError, load
-for source in sys.argv[1:]:
-    try:
-        found = load(source)
-        print(found.name, found.version, found.path)
-    except BundleError as error:
-        print("error:", error)
-print("torch" in sys.modules, file=sys.stderr)
-"""
-
-
-@dataclass
-class User:
-    """Somebody's machine: a cache of its own and an environment."""
-
-    hub: Hub
-    home: Path
-
-    def run(
-        self, *command: str, cwd: Path | None = None, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE", "XDG_"))}
-        settings = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.home), "HOME": str(self.home)}
-        return subprocess.run(
-            [sys.executable, *command],
-            env=clean | settings | variables,
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def load(self, *sources: str, **variables: str) -> list[str]:
-        """One line for each source: name, version and path, or the error."""
-        done = self.run("-c", PROGRAM, *sources, **variables)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.endswith("False\n"), "torch was imported"
-        lines = done.stdout.splitlines()
-        assert len(lines) == len(sources), done.stdout
-        return lines
 
 
 @pytest.fixture(scope="module")
@@ -86,79 +33,14 @@ def user(hub: Hub, tmp_path: Path) -> User:
     return User(hub, tmp_path / "home")
 
 
-PROBE = encode(
-    LinearProbe(
-        task="multi-label",
-        pooling="mean",
-        labels=("water",),
-        weights=np.zeros((1, SIZES["XXS"].embed_dim), np.float32),
-        bias=np.zeros(1, np.float32),
-    )
-)
-
-
-def files(folder: Path, version: str = "1") -> dict[str, bytes]:
-    """A bundle as a repository holds it, with the hub's own files beside it."""
-    bundle.write(
-        folder, name="test", version=version, trained=False, config=SIZES["XXS"],
-        preprocessing=Preprocessing(), training={}, metrics={}, parity={}, card="card",
-        files={"encoder.fp32.onnx": b"onnx" + version.encode(), "probes/a.safetensors": PROBE},
-    )  # fmt: skip
-    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return found | {"README.md": b"# A page", ".gitattributes": b"", "training.log": b"x", "run.sh": b"x"}
-
-
 @pytest.fixture
 def repository(hub: Hub, tmp_path: Path) -> Repository:
     made = Repository(
-        {commit(1): files(tmp_path / "one", "1"), commit(2): files(tmp_path / "two", "2")},
+        {commit(1): as_repository(tmp_path / "one", "1"), commit(2): as_repository(tmp_path / "two", "2")},
         {"main": commit(1), "v2": commit(2), "refs/pr/1": commit(2)},
     )
     hub.repositories["owner/name"] = made
     return made
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("hf://owner/name", Address("owner/name", None, None)),
-        ("hf:/owner/name", Address("owner/name", None, None)),
-        ("hf://owner/name@v1.0", Address("owner/name", None, "v1.0")),
-        ("hf://owner/name@refs/pr/1", Address("owner/name", None, "refs/pr/1")),
-        ("hf://o-1/n.a_me/a/b.pth@main", Address("o-1/n.a_me", "a/b.pth", "main")),
-    ],
-)
-def test_addresses(source: str, expected: Address) -> None:
-    assert parse(source) == expected
-    assert parse(Path(source)) == expected
-    assert parse(str(expected)) == expected
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["hf://", "hf://owner", "hf://owner/", "hf://owner/na me", "hf://owner/name@", "hf://owner/../etc/passwd",
-     "hf://owner/name/../../x", "hf://owner/name/a@..", "hf://owner/name@a@b", "hf://ownér/name",
-     "hf://" + "o" * 100 + "/name", "hf://owner/name\n"],
-)  # fmt: skip
-def test_what_is_no_address(source: str) -> None:
-    assert is_address(source)
-    with pytest.raises(HubError, match=r"expected hf://owner/name\[/file\]\[@revision\]"):
-        parse(source)
-    with pytest.raises(BundleError, match="is no address"):
-        bundle.load(source)
-
-
-def test_paths_are_no_addresses() -> None:
-    assert not is_address(None)
-    assert not is_address("some/folder")
-    assert not is_address(Path("/hf"))
-
-
-def test_a_file_is_no_bundle_and_a_repository_no_file() -> None:
-    with pytest.raises(HubError, match="names a file"):
-        fetch_bundle("hf://owner/name/file.pth")
-    with pytest.raises(HubError, match="names no file"):
-        fetch_file("hf://owner/name")
 
 
 def test_fetches_the_bundle_and_nothing_else(user: User, repository: Repository) -> None:
