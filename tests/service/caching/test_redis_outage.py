@@ -1,0 +1,128 @@
+"""Servers that do not answer, are slow, of another kind or refuse the password hold nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+
+from service.caching.redis_store import RedisStore
+from tests.redis_server import RedisServer
+from tests.service.caching.redis_caches import ONE, SIZE, counts, grown, redis_cache, until
+
+pytestmark = pytest.mark.server
+
+
+def _present(server: RedisServer, key: bytes) -> bool:
+    with server.client() as client:
+        return bool(client.exists(key))
+
+
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "dripping"])
+def test_a_server_that_never_answers_holds_nobody_up_for_long(drips: bool) -> None:
+    """It accepts connections and says nothing, or a byte now and then: the worst that a network can do."""
+
+    async def main() -> None:
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            gone = asyncio.create_task(reader.read())
+            while not gone.done():
+                if drips:
+                    writer.write(b"+")
+                await asyncio.wait([gone], timeout=0.02)
+            writer.close()
+
+        worst = await asyncio.start_server(listen, "127.0.0.1", 0)
+        port = worst.sockets[0].getsockname()[1]
+        store = RedisStore(
+            f"redis://127.0.0.1:{port}",
+            ttl_s=10,
+            connect_timeout_s=0.05,
+            timeout_s=0.05,
+            max_connections=4,
+            max_queued_bytes=1000,
+        )
+        await store.start()
+        started = time.monotonic()
+        answers = await asyncio.gather(*(store.get([b"a"]) for _ in range(100)))
+        assert answers == [None] * 100
+        assert time.monotonic() - started < 5  # a hundred waits of 0.1 s one after another would be 10
+        await until(lambda: store.state == "unavailable")
+        before = counts()
+        assert await store.get([b"a"]) is None
+        store.put({b"a": b"0" * 100})
+        await until(lambda: grown(before).get("write-dropped") == 1)
+        await store.close()
+        worst.close()
+        await worst.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_becomes_slow_is_left_alone_until_it_is_quick_again(server: RedisServer) -> None:
+    async def main() -> None:
+        delay_s = 0.0
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                with suppress(ConnectionError):
+                    while data := await reader.read(65536):
+                        await asyncio.sleep(delay_s)
+                        writer.write(data)
+            finally:
+                writer.close()
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            inside, outside = await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.gather(pump(reader, outside), pump(inside, writer))
+
+        slow = await asyncio.start_server(forward, "127.0.0.1", 0)
+        port = slow.sockets[0].getsockname()[1]
+        async with redis_cache(f"redis://127.0.0.1:{port}", timeout_s=0.5) as cache:
+            cache.put({b"a": ONE})
+            await until(lambda: _present(server, b"a"))
+            delay_s = 3.0
+            before = counts()
+            for _ in range(3):  # more than there are connections: some time out, some find none
+                lookups = (cache.get([b"a"], SIZE) for _ in range(8))
+                assert await asyncio.gather(*lookups) == [[None]] * 8
+            assert cache.redis_state == "unavailable"
+            assert grown(before)["error-timeout"] >= 5
+            assert grown(before)["redis-unavailable"] == 24
+            delay_s = 0.0
+            await until(lambda: cache.redis_state == "ok")
+            assert await cache.get([b"a"], SIZE) == [ONE]
+        slow.close()
+        await slow.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_server_of_another_kind_is_left_alone() -> None:
+    async def main() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        web = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = web.sockets[0].getsockname()[1]
+        async with redis_cache(f"redis://127.0.0.1:{port}") as cache:
+            await until(lambda: cache.redis_state == "unavailable")
+            assert await cache.get([b"a"], SIZE) == [None]
+        web.close()
+        await web.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_wrong_password_is_an_outage_like_any_other(server: RedisServer) -> None:
+    async def main() -> None:
+        before = counts()
+        async with redis_cache(server.url.replace("//", "//somebody:wrong@")) as cache:
+            await until(lambda: cache.redis_state == "unavailable")
+            assert await cache.get([b"a"], SIZE) == [None]
+        assert grown(before)["error-auth"] >= 1
+
+    asyncio.run(main())
