@@ -8,13 +8,15 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 600
 READY_TIMEOUT_S = 120
+MAX_TILES = 77  # set as an operator would, to see that settings arrive
 
 
 def unavailable() -> str | None:
@@ -130,3 +132,16 @@ def inspect(name: str) -> dict[str, Any]:
     """What the engine says about a container or an image."""
     (found,) = json.loads(run("docker", "inspect", name))
     return dict(found)
+
+
+@contextmanager
+def timed(figures: list[str], what: str) -> Iterator[None]:
+    """Notes how long a step took."""
+    began = time.monotonic()
+    yield
+    figures.append(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+def scaled(stack: Stack) -> Stack:
+    """The same project with replicas behind the gateway."""
+    return Stack(stack.project, [*stack.files, "docker/compose.scale.yml"], **stack.environment)

@@ -6,108 +6,30 @@ replicas behind the gateway. Grafana is left out here; its files are checked in 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from model import bundle
 from model.native import session as native
-from model.probe import LinearProbe
-from tests.integration.compose import ROOT, Stack, free_port, inspect, run, unavailable, wait_until
+from tests.integration.compose import (
+    MAX_TILES,
+    ROOT,
+    Stack,
+    inspect,
+    run,
+    scaled,
+    timed,
+    wait_until,
+)
 from tests.integration.load import NO_CACHE, Load
-from tests.rasters import dn_pixels, geotiff
+from tests.integration.own_bundle import LABELS, PROBE
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-
 TIFF = {"Content-Type": "image/tiff"}
-MAX_TILES = 77  # set as an operator would, to see that settings arrive
-BUNDLE, PROBE, LABELS = "mine", "ground", ("water", "forest", "field")
 PARAMETERS = {"datetime": "2023-06-15T10:30:00Z"}
-
-
-@contextmanager
-def timed(figures: list[str], what: str) -> Iterator[None]:
-    """Notes how long a step took."""
-    began = time.monotonic()
-    yield
-    figures.append(f"{what}: {time.monotonic() - began:.1f} s")
-
-
-@pytest.fixture(scope="module")
-def ports() -> dict[str, int]:
-    return {name: free_port() for name in ("service", "prometheus")}
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bundle of one's own, as an operator has it: the one that ships with a probe added."""
-    folder = tmp_path_factory.mktemp("bundles")
-    shutil.copytree(bundle.DEFAULT, folder / BUNDLE)
-    dim = bundle.load().config.embed_dim
-    rng = np.random.default_rng(0)
-    weights = rng.normal(0, 0.1, (len(LABELS), dim)).astype(np.float32)
-    probe = LinearProbe("multi-class", "mean", LABELS, weights, np.zeros(len(LABELS), np.float32))
-    bundle.add_probe(folder / BUNDLE, PROBE, probe)
-    for path in (folder, *folder.rglob("*")):  # the container's user is another one
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stack(ports: dict[str, int], bundles: Path, figures: list[str]) -> Iterator[Stack]:
-    """The project built and started, without Grafana."""
-    reason = unavailable()
-    if reason is not None:
-        if os.environ.get("LANDMOE_REQUIRE_DOCKER"):
-            pytest.fail(reason)
-        pytest.skip(f"needs a Docker engine with Compose: {reason}")
-    stack = Stack(
-        f"landmoe-test-{os.getpid()}",
-        ["docker-compose.yml"],
-        LANDMOE_VERSION="test",
-        LANDMOE_REVISION="0123abc",
-        LANDMOE_PUBLISH=f"127.0.0.1:{ports['service']}",
-        PROMETHEUS_PUBLISH=f"127.0.0.1:{ports['prometheus']}",
-        LANDMOE_MAX_TILES=str(MAX_TILES),
-        LANDMOE_CACHE_MB="0",  # nothing in the process: a hit comes from Redis
-        LANDMOE_BUNDLES=str(bundles),
-        LANDMOE_BUNDLE=f"/bundles/{BUNDLE}",
-    )
-    with timed(figures, "build the cpu image"):
-        stack.compose("build", "landmoe")
-    try:
-        with timed(figures, "up: service, Redis and Prometheus, all healthy"):
-            stack.up("landmoe", "redis", "prometheus")
-        yield stack
-    finally:
-        with timed(figures, "down"):
-            scaled(stack).compose("--profile", "single", "down", "-v", "--remove-orphans")
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack, ports: dict[str, int]) -> Iterator[httpx.Client]:
-    """A client outside of the containers, of whatever has the published port."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{ports['service']}", timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def tiles() -> list[bytes]:
-    return [geotiff(dn_pixels(seed=seed)) for seed in range(32)]
-
-
-def scaled(stack: Stack) -> Stack:
-    """The same project with replicas behind the gateway."""
-    return Stack(stack.project, [*stack.files, "docker/compose.scale.yml"], **stack.environment)
 
 
 def query(ports: dict[str, int], promql: str) -> list[tuple[dict[str, str], float]]:
