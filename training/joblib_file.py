@@ -9,7 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.pickle_machine import PickleError, run
+from training.pickle_machine import run
+from training.pickle_values import PickleError
 
 # A probe of 1,000 classes on the 15,120 values of size S's tokens, in float64, takes 121 MB.
 MAX_BYTES = 256 << 20
@@ -28,7 +29,7 @@ class _Decompressor(Protocol):
 
 
 def read(path: Path) -> Any:
-    """What a joblib file holds: plain data, numpy arrays and `pickle_machine.Instance`s.
+    """What a joblib file holds: plain data, numpy arrays and `pickle_values.Instance`s.
 
     Files compressed with zlib, gzip, bz2, xz or lzma are recognised as joblib does it, by their first bytes.
 

@@ -1,9 +1,8 @@
 """Interpret the pickle in a joblib file, without running what is in it.
 
 A pickle is a program for a stack machine. This is another machine for the same programs: it knows the
-instructions that build numbers, texts, lists and dicts, and none that calls. An object of one of `CLASSES`
-becomes an `Instance`, a record with the name of its class and its attributes; the few functions of `CALLS`
-are interpreted here. Any other name or instruction ends the reading; nothing that a file names is imported.
+instructions that build numbers, texts, lists and dicts, and none that calls. What a pickle may name, and what
+stands for it, is in pickle_values.py; any other name or instruction ends the reading.
 
 Instructions: the standard library's `pickletools`. Arrays: joblib writes a `NumpyArrayWrapper` with dtype,
 shape and order and then, straight into the stream, the number of padding bytes (one byte), the padding, and
@@ -15,83 +14,31 @@ from __future__ import annotations
 import io
 import math
 import pickletools
-import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from training.pickle_values import (
+    CALLS,
+    CLASSES,
+    DTYPE,
+    NAMES,
+    NDARRAY,
+    WRAPPER,
+    DType,
+    Instance,
+    Name,
+    PickleError,
+    are_names,
+    described,
+)
+
 MAX_INSTRUCTIONS = 1_000_000  # a probe of 43 classes takes 4,000
 MAX_DIMENSIONS = 4
 MAX_SIDE = 1 << 28
-MAX_TEXTS, MAX_TEXT = 10_000, 1_000  # class names of a probe, characters of one
-
-_WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
-_NDARRAY = "numpy.ndarray"
-CLASSES = frozenset(
-    {
-        "classification_models.logistic_regression.LogisticRegressionModel",
-        "sklearn.linear_model._logistic.LogisticRegression",
-        "sklearn.multiclass.OneVsRestClassifier",
-        "sklearn.multiclass._ConstantPredictor",
-        "sklearn.preprocessing._data.StandardScaler",
-        "sklearn.preprocessing._label.LabelBinarizer",
-        "sklearn.preprocessing._label.LabelEncoder",
-        _WRAPPER,
-    }
-)
-CALLS = {
-    "numpy.dtype": "dtype",
-    "numpy._core.multiarray.scalar": "scalar",  # numpy 2
-    "numpy.core.multiarray.scalar": "scalar",  # numpy 1
-    "numpy._core.multiarray._reconstruct": "array",
-    "numpy.core.multiarray._reconstruct": "array",
-    "_codecs.encode": "bytes",  # how bytes are written in pickles of protocol 2, which older joblib nests
-}
-_NAMES = CLASSES | CALLS.keys() | {_NDARRAY}
-_DTYPE = re.compile(r"f[248]|[iu][1248]|b1|U\d{1,4}|O8?")
-
-
-class PickleError(ValueError):
-    """A pickle that is damaged, or that does more than build the parts of a linear probe."""
-
-
-@dataclass
-class Instance:
-    """What stands for an object: the name of its class, and its attributes."""
-
-    kind: str  # with its module
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The class, without its module."""
-        return self.kind.rpartition(".")[2]
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A class or function of the allow-list."""
-
-    path: str
-
-
-@dataclass
-class _DType:
-    """A numpy dtype; its byte order comes in a second instruction."""
-
-    code: str
-    order: str = "="
-
-    @property
-    def holds_objects(self) -> bool:
-        return self.code.startswith("O")
-
-    def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.order + self.code)
 
 
 class _ObjectArray:
@@ -166,13 +113,13 @@ class _Machine:
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
-            raise PickleError(f"it appends to {_described(target)}")
+            raise PickleError(f"it appends to {described(target)}")
         target.extend(values)
 
     def set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
-            raise PickleError(f"it sets items of {_described(target)}")
+            raise PickleError(f"it sets items of {described(target)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             if type(key) not in (
                 str,
@@ -180,7 +127,7 @@ class _Machine:
                 float,
                 bool,
             ):  # hashing a tuple of tuples of tuples can take for ever
-                raise PickleError(f"it has a dict with a key of type {_described(key)}")
+                raise PickleError(f"it has a dict with a key of type {described(key)}")
             target[key] = value
 
     def memoize(self, index: int | None) -> None:
@@ -195,50 +142,50 @@ class _Machine:
         if type(module) is not str or type(name) is not str:
             raise PickleError("it is damaged: it names a class with something that is no text")
         path = f"{module}.{name}"
-        if path not in _NAMES:
+        if path not in NAMES:
             raise PickleError(f"it names {path[:200]!r}, which a linear probe does not need")
-        self.stack.append(_Name(path))
+        self.stack.append(Name(path))
 
     def new(self, _: Any) -> None:
         cls, arguments = self.pop(2)
-        if not isinstance(cls, _Name) or cls.path not in CLASSES or arguments != ():
-            raise PickleError(f"it makes an object of {_described(cls)} as no linear probe does")
+        if not isinstance(cls, Name) or cls.path not in CLASSES or arguments != ():
+            raise PickleError(f"it makes an object of {described(cls)} as no linear probe does")
         self.stack.append(Instance(cls.path))
 
     def call(self, _: Any) -> None:
         function, arguments = self.pop(2)
-        match CALLS.get(function.path) if isinstance(function, _Name) else None, arguments:
-            case "dtype", (str(code), *_) if _DTYPE.fullmatch(code):
-                self.stack.append(_DType(code))
-            case "scalar", (_DType() as dtype, bytes(raw)) if not dtype.holds_objects:
+        match CALLS.get(function.path) if isinstance(function, Name) else None, arguments:
+            case "dtype", (str(code), *_) if DTYPE.fullmatch(code):
+                self.stack.append(DType(code))
+            case "scalar", (DType() as dtype, bytes(raw)) if not dtype.holds_objects:
                 self.stack.append(np.frombuffer(raw, dtype.numpy(), 1)[0].item())
-            case "array", (_Name(path="numpy.ndarray"), (0,), b"b") if self.nested:
+            case "array", (Name(path="numpy.ndarray"), (0,), b"b") if self.nested:
                 self.stack.append(_ObjectArray())
             case "bytes", (str(text), "latin1"):
                 self.stack.append(text.encode("latin1"))
             case _:
-                raise PickleError(f"it calls {_described(function)} as no linear probe does")
+                raise PickleError(f"it calls {described(function)} as no linear probe does")
 
     def build(self, _: Any) -> None:
         target, state = self.pop(2)
         match target, state:
             case Instance(), dict() if all(type(key) is str for key in state):
                 target.attributes.update(state)
-                self.stack.append(self.array(target.attributes) if target.kind == _WRAPPER else target)
-            case _DType(), (int(), "<" | ">" | "|" | "=" as order, None, None, None, *_):
+                self.stack.append(self.array(target.attributes) if target.kind == WRAPPER else target)
+            case DType(), (int(), "<" | ">" | "|" | "=" as order, None, None, None, *_):
                 target.order = order
                 self.stack.append(target)
-            case _ObjectArray(), (int(), (int(count),), _DType(), bool(), list(texts)):
-                if len(texts) != count or not _are_names(texts):
+            case _ObjectArray(), (int(), (int(count),), DType(), bool(), list(texts)):
+                if len(texts) != count or not are_names(texts):
                     raise PickleError("it holds an array of objects that are not names of classes")
                 self.stack.append(np.array(texts, dtype=np.str_))
             case _:
-                raise PickleError(f"it sets the state of {_described(target)} as no linear probe does")
+                raise PickleError(f"it sets the state of {described(target)} as no linear probe does")
 
     def array(self, wrapper: Mapping[str, Any]) -> npt.NDArray[Any]:
         """The array whose wrapper has just been built; its values come next in the stream."""
         shape, order, dtype = wrapper["shape"], wrapper["order"], wrapper["dtype"]
-        if wrapper["subclass"] != _Name(_NDARRAY) or order not in ("C", "F") or not isinstance(dtype, _DType):
+        if wrapper["subclass"] != Name(NDARRAY) or order not in ("C", "F") or not isinstance(dtype, DType):
             raise PickleError("it holds an array of another class than numpy.ndarray")
         if (
             type(shape) is not tuple
@@ -266,16 +213,6 @@ class _Machine:
         if not isinstance(values, np.ndarray) or values.shape != shape:
             raise PickleError(f"it holds an array of objects that has not its shape, {shape}")
         return values
-
-
-def _are_names(texts: list[Any]) -> bool:
-    # Checked before numpy makes them all as wide as the longest.
-    return len(texts) <= MAX_TEXTS and all(type(text) is str and len(text) <= MAX_TEXT for text in texts)
-
-
-def _described(value: Any) -> str:
-    """A type or a name of the allow-list; never contents, which could be of any size."""
-    return value.path if isinstance(value, _Name) else getattr(value, "kind", type(value).__name__)
 
 
 _VALUES = frozenset(

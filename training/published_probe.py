@@ -20,7 +20,7 @@ from model.config import NUM_METADATA_TOKENS, SIZES
 from model.labels import BIGEARTHNET_19, EUROSAT_10
 from model.probe import LinearProbe, Pooling, ProbeError
 from training.joblib_file import JoblibError, read
-from training.pickle_machine import Instance
+from training.pickle_values import Instance
 from training.sklearn_linear import ClassifierError, Linear, attribute, linear, unscaled
 
 LABELS = {"ben19": BIGEARTHNET_19, "eurosat10": EUROSAT_10}

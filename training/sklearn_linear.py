@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.probe import Task
-from training.pickle_machine import Instance
+from training.pickle_values import Instance
 
 # Logit of a class that the training labels had always or never: its probability is 1 or 0 within 1e-17.
 CERTAIN = 40.0

@@ -28,7 +28,7 @@ from tests.training import published_probes as published
 from tests.training.joblib_files import PROTO, written
 from training import joblib_file
 from training.joblib_file import JoblibError, read
-from training.pickle_machine import Instance
+from training.pickle_values import Instance
 
 
 class Calls:
