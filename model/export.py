@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model import bundle as bundles
+from model import bundle_writer
 from model.bundle import Bundle
 from model.checkpoint import Checkpoint
 from model.config import SIZES, ModelConfig
@@ -73,7 +73,7 @@ def export(
     trained = info.get("trained") is True
     title = name or str(info.get("name") or _name(checkpoint.config, trained=trained))
     training = {key: value for key, value in info.items() if key not in _OWN_FIELDS}
-    return bundles.write(
+    return bundle_writer.write(
         path,
         name=title,
         version=version or str(info.get("version") or VERSION),

@@ -209,7 +209,8 @@ def import_probe(
 ) -> None:
     """Convert a published probe (joblib), without running any code in it."""
     from model import probe as probes
-    from model.bundle import BundleError, add_probe
+    from model.bundle import BundleError
+    from model.bundle_writer import add_probe
     from training.published_probe import ImportProbeError, read_labels
     from training.published_probe import import_probe as convert
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model import bundle as bundles
+from model import bundle_writer
 from model.bundle import Bundle, BundleError
 from training.findings import findings
 
@@ -23,7 +24,7 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
         BundleError: no bundle there, a file that cannot be read, or an evaluation of another network.
     """
     old = bundles.load(path)
-    return bundles.rewrite(
+    return bundle_writer.rewrite(
         old,
         metrics=None if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)},
         card=None if card is None else _text(card),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from model import bundle as bundles
-from model import manifest
+from model import bundle_writer, manifest
 from model.bundle import Bundle, BundleError
 from model.probe import POOLINGS, LinearProbe, Pooling, encode, folded, sigmoid, softmax
 from training import linear, metrics, tasks
@@ -230,7 +230,7 @@ def add_to_bundle(path: Path, found: Frozen, probes: Mapping[str, LinearProbe]) 
         BundleError: as `check_target`, or the folder cannot be written.
     """
     old = check_target(path, found)
-    return bundles.rewrite(
+    return bundle_writer.rewrite(
         old,
         path,
         metrics={**old.metrics, "probes": _summaries(old, probes)},

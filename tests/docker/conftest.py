@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from model import bundle
+from model import bundle_writer
 from model.config import Preprocessing
 from tests.integration.compose import ROOT, unavailable
 from tests.model.networks import SMALL, onnx_bytes, scrambled
@@ -74,7 +74,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exposed]:
     """
     folder = tmp_path_factory.mktemp("bundles") / "small"
     encoder = onnx_bytes(scrambled().model.encoder)
-    bundle.write(
+    bundle_writer.write(
         folder, name="small", version="1", trained=False, config=SMALL, preprocessing=Preprocessing(),
         training={}, metrics={}, parity={}, card="", files={"encoder.fp32.onnx": encoder},
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model import bundle
+from model import bundle, bundle_writer
 from model.probe import LinearProbe
 
 BUNDLE, PROBE, LABELS = "mine", "ground", ("water", "forest", "field")
@@ -20,6 +20,6 @@ def put_into(folder: Path) -> None:
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 0.1, (len(LABELS), dim)).astype(np.float32)
     probe = LinearProbe("multi-class", "mean", LABELS, weights, np.zeros(len(LABELS), np.float32))
-    bundle.add_probe(folder / BUNDLE, PROBE, probe)
+    bundle_writer.add_probe(folder / BUNDLE, PROBE, probe)
     for path in (folder, *folder.rglob("*")):  # the container's user is another one
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model import bundle
+from model import bundle_writer
 from model.config import SIZES, Preprocessing
 from model.probe import LinearProbe, encode
 from tests.model.hub_server import Hub
@@ -74,7 +74,7 @@ PROBE = encode(
 
 def as_repository(folder: Path, version: str = "1") -> dict[str, bytes]:
     """A new bundle as a repository holds it, with the hub's own files beside it."""
-    bundle.write(
+    bundle_writer.write(
         folder, name="test", version=version, trained=False, config=SIZES["XXS"],
         preprocessing=Preprocessing(), training={}, metrics={}, parity={}, card="card",
         files={"encoder.fp32.onnx": b"onnx" + version.encode(), "probes/a.safetensors": PROBE},

@@ -16,26 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import bundle, manifest
-from model.bundle import Bundle, BundleError
+from model.bundle import BundleError
 from model.config import PREPROCESSING_VERSION, SIZES, Preprocessing
-
-ENCODER = b"not a network, but the bundle format does not care"
-
-
-def write(path: Path, **changes: Any) -> Bundle:
-    values: dict[str, Any] = {
-        "name": "landmoe-test",
-        "version": "0.1.0",
-        "trained": False,
-        "config": SIZES["XXS"],
-        "preprocessing": Preprocessing(),
-        "training": {"data": "none"},
-        "metrics": {},
-        "parity": {"fp32": {"max_relative_error": 1e-6}},
-        "card": "# Test\n\nÜber nothing.\n",
-        "files": {"encoder.fp32.onnx": ENCODER, "probes/bigearthnet-19.safetensors": b"probe"},
-    }
-    return bundle.write(path, **{**values, **changes})
+from tests.model.written_bundle import ENCODER, write
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -44,11 +27,6 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     record = json.loads(file.read_text("utf-8"))
     change(record)
     file.write_text(json.dumps(record), "utf-8")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "bundle").path
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -238,64 +216,6 @@ def test_fifo_is_refused_and_does_not_block(folder: Path) -> None:
     os.mkfifo(folder / "encoder.fp32.onnx")
     with pytest.raises(BundleError, match=r"encoder\.fp32\.onnx is not a regular file"):
         bundle.load(folder)
-
-
-def test_write_replaces_a_bundle_and_uses_an_empty_folder(folder: Path, tmp_path: Path) -> None:
-    (folder / "encoder.fp32.onnx").write_bytes(b"damaged")
-    assert write(folder, version="0.2.0").version == "0.2.0"
-    (tmp_path / "empty").mkdir()
-    assert write(tmp_path / "empty").path == tmp_path / "empty"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "empty"]
-
-
-@pytest.mark.parametrize("name", [".git", "probes/.env"])
-def test_hidden_files_are_not_lost_when_a_bundle_is_written_anew(folder: Path, name: str) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text("mine")
-    with pytest.raises(BundleError, match="a hidden file"):
-        bundle.rewrite(bundle.load(folder), card="another")
-    assert (folder / name).read_text() == "mine"
-    (folder / name).unlink()
-    assert bundle.rewrite(bundle.load(folder), card="another").card == "another"
-
-
-def test_what_a_cache_holds_as_links_is_not_written_anew(folder: Path, tmp_path: Path) -> None:
-    kept = (folder / "card.md").rename(tmp_path / "blob")
-    (folder / "card.md").symlink_to(kept)
-    with pytest.raises(BundleError, match="a link"):
-        bundle.rewrite(bundle.load(folder), card="another")
-
-
-def test_write_leaves_anything_else_alone(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "bundle.json").write_text('{"format": "of another program"}')
-    (tmp_path / "file").write_text("text")
-    (tmp_path / "link").symlink_to(folder)
-    (folder / "notes.txt").write_text("of somebody")
-    for name in ("thesis", "foreign", "file", "link", "bundle"):
-        with pytest.raises(BundleError, match="is not a bundle; it is left alone"):
-            write(tmp_path / name)
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
-    assert (folder / "notes.txt").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"metrics": {"loss": float("nan")}}, "cannot be written as JSON"),
-        ({"training": {"path": Path()}}, "cannot be written as JSON"),
-        ({"name": "two words"}, "name is 'two words'"),
-        ({"files": {}}, "expected card"),
-    ],
-)
-def test_write_that_fails_keeps_what_was_there(folder: Path, change: dict[str, Any], message: str) -> None:
-    before = bundle.load(folder)
-    with pytest.raises(BundleError, match=message):
-        write(folder, **change)
-    assert bundle.load(folder) == before
-    assert [p.name for p in folder.parent.iterdir()] == ["bundle"]
 
 
 def test_import_needs_no_torch_and_no_runtime() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import bundle
+from model import bundle, bundle_writer
 from model.bundle import Bundle, BundleError
 from model.config import SIZES, Preprocessing
 from model.probe import LinearProbe, Pooling, encode
@@ -24,7 +24,7 @@ def probe(pooling: Pooling, dim: int) -> bytes:
 
 def write(path: Path, **probes: bytes) -> Bundle:
     files: dict[str, bytes | Path] = {f"probes/{name}.safetensors": data for name, data in probes.items()}
-    return bundle.write(
+    return bundle_writer.write(
         path, name="test", version="1", trained=False, config=SIZES["XXS"], preprocessing=Preprocessing(),
         training={}, metrics={}, parity={}, card="card", files={"encoder.fp32.onnx": b"x", **files},
     )  # fmt: skip
@@ -54,12 +54,12 @@ def test_unknown_damaged_and_unfitting_probes_are_named(tmp_path: Path) -> None:
 def test_a_probe_is_added_and_replaced(tmp_path: Path) -> None:
     before = write(tmp_path / "b", b=probe("mean", 108))
     new = linear("cls", 108)
-    after = bundle.add_probe(tmp_path / "b", "a", new)
+    after = bundle_writer.add_probe(tmp_path / "b", "a", new)
     assert after.probe_names == ("a", "b")
     assert after.probe("a").pooling == "cls"
     assert after.digest != before.digest
     assert (after.name, after.card, after.encoder_digest()) == ("test", "card", before.encoder_digest())
-    again = bundle.add_probe(tmp_path / "b", "b", new)
+    again = bundle_writer.add_probe(tmp_path / "b", "b", new)
     assert again.probe("b").pooling == "cls"
 
 
@@ -74,6 +74,6 @@ def test_a_probe_is_added_and_replaced(tmp_path: Path) -> None:
 def test_a_probe_that_does_not_fit_is_not_added(tmp_path: Path, name: str, dim: int, message: str) -> None:
     before = write(tmp_path / "b", b=probe("mean", 108))
     with pytest.raises(BundleError, match=message):
-        bundle.add_probe(tmp_path / "b", name, linear("mean", dim))
+        bundle_writer.add_probe(tmp_path / "b", name, linear("mean", dim))
     assert bundle.load(tmp_path / "b").digest == before.digest
     assert [folder.name for folder in tmp_path.iterdir()] == ["b"]

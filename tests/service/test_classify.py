@@ -13,7 +13,7 @@ import rasterio
 from httpx import Response
 from starlette.testclient import TestClient
 
-from model import bundle as bundles
+from model import bundle_writer
 from model.probe import LinearProbe, encode
 from service.schemas import ClassifyResponse
 from tests.rasters import dn_pixels, geotiff
@@ -53,7 +53,7 @@ def client(make_client: MakeClient, tmp_path: Path) -> TestClient:
     files: dict[str, bytes | Path] = {
         f"probes/{name}.safetensors": encode(probe) for name, probe in PROBES.items()
     }
-    bundle = bundles.write(
+    bundle = bundle_writer.write(
         tmp_path / "bundle", name="probed", version="1", trained=True, config=CONFIG,
         preprocessing=BUNDLE.preprocessing, training={}, metrics={}, parity={}, card="card",
         files={"encoder.fp32.onnx": b"x", **files},

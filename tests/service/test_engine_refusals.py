@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from model import bundle as bundles
+from model import bundle_writer
 from model.bundle import Bundle, BundleError
 from service.batching import providers
 from service.encoder_engine import EncoderEngine, make_engine
@@ -30,7 +31,7 @@ def test_a_file_that_changed_after_verification_is_refused(loaded: Bundle) -> No
 
 
 def test_a_file_that_is_no_network_is_refused_with_its_name(tmp_path: Path, loaded: Bundle) -> None:
-    junk = bundles.write(
+    junk = bundle_writer.write(
         tmp_path / "junk",
         name="junk",
         version="1",

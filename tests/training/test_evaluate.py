@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from model import bundle, checkpoint
+from model import bundle, bundle_writer, checkpoint
 from model.bundle import Bundle, BundleError
 from model.checkpoint import Checkpoint
 from tests.training.scenery import PREPROCESSING, TINY, bigearthnet, eurosat, scene_with_cover
@@ -200,7 +200,7 @@ def write_bundle(path: Path, made: Checkpoint, **changes: Any) -> Bundle:
         "preprocessing": made.preprocessing, "training": {}, "metrics": {"a": 1}, "parity": {"fp32": {}},
         "card": "# card", "files": {"encoder.fp32.onnx": b"encoder", "probes/mine.safetensors": b"other"},
     }  # fmt: skip
-    return bundle.write(path, **{**values, **changes})
+    return bundle_writer.write(path, **{**values, **changes})
 
 
 def test_probes_join_a_bundle_and_leave_the_rest_alone(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from model import bundle
+from model import bundle, bundle_writer
 from model.config import SIZES, Preprocessing
 from model.labels import BIGEARTHNET_19, EUROSAT_10
 from model.probe import load_probe
@@ -199,7 +199,7 @@ def test_command_writes_a_probe(tmp_path: Path) -> None:
 
 def test_command_puts_a_probe_into_a_bundle(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    bundle.write(
+    bundle_writer.write(
         folder, name="test", version="1", trained=False, config=SIZES["S"], preprocessing=Preprocessing(),
         training={}, metrics={}, parity={}, card="card", files={"encoder.fp32.onnx": b"x"},
     )  # fmt: skip

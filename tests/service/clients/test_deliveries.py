@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model import bundle as bundles
+from model import bundle_writer
 from model.probe import LinearProbe, encode
 from service.client import AsyncClient, Client
 from service.rasters import delivery
@@ -45,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     }
     folder = tmp_path_factory.mktemp("bundles") / "probed"
-    bundles.write(
+    bundle_writer.write(
         folder,
         name="probed",
         version="1",
