@@ -86,6 +86,7 @@ class SceneGrid:
         self.place = header.place
         self._windows: Generator[Window] | None = None
         self._closing = False
+        self._failure: Exception | None = None  # for the next call
 
     def __len__(self) -> int:
         return self.rows * self.cols
@@ -94,13 +95,22 @@ class SceneGrid:
         """The next windows, at most so many; none at the end.
 
         Raises:
-            GeotiffError: the file is damaged here.
+            GeotiffError: the file is damaged here; all windows before were given.
             TileError: the units cannot be told, or the scene has no valid pixel.
         """
         with self._lock:
+            if self._failure is not None:
+                raise self._failure
             if self._windows is None:
                 self._windows = self._all()
-            return list(islice(self._windows, count))
+            taken: list[Window] = []
+            try:
+                taken.extend(islice(self._windows, count))  # keeps what came before an error
+            except Exception as error:
+                if not taken:
+                    raise
+                self._failure = error
+            return taken
 
     def close(self) -> None:
         """Lets the file go; a thread that reads stops soon."""

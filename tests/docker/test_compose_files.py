@@ -116,3 +116,8 @@ def test_the_service_is_built_for_the_version_of_the_package() -> None:
     for text in (*TEXTS.values(), (ROOT / "docker/Dockerfile").read_text()):
         for given in re.findall(r"LANDMOE_VERSION:-([\d.]+)|ARG VERSION=([\d.]+)", text):
             assert version in given
+
+
+def test_nothing_of_the_checkout_but_the_listed_is_sent_to_the_builder() -> None:
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert rules[1] == "*"

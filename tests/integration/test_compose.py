@@ -16,7 +16,6 @@ import pytest
 from model.native import session as native
 from tests.integration.compose import (
     MAX_TILES,
-    ROOT,
     Stack,
     inspect,
     run,
@@ -242,8 +241,3 @@ def test_logs_are_json_lines(stack: Stack) -> None:
     assert both
     for line in both.splitlines():
         assert re.match(r"\{.*\"event\".*\}$", line), line
-
-
-def test_nothing_of_the_checkout_but_the_listed_is_sent_to_the_builder() -> None:
-    rules = (ROOT / ".dockerignore").read_text().splitlines()
-    assert rules[1] == "*"

@@ -18,10 +18,11 @@ from service.http.spool import Spool
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import PreparedTile
-from service.rasters.geotiff import Limits
+from service.rasters.geotiff import GeotiffError, Limits
 from service.rasters.grid import SceneGrid
 from tests.rasters import dn_pixels, geotiff
 from tests.service.fake_engine import BUNDLE
+from tests.service.scene_requests import LONG, damaged
 
 SPOOL = Spool(None, memory_bytes=8_000_000, max_bytes=1 << 30)
 
@@ -40,6 +41,18 @@ def test_large_scenes_are_looked_at_in_patches() -> None:
 def open_grid(data: bytes, stride: int = 40) -> SceneGrid:
     options = RequestOptions(fit="grid", stride=stride)
     return SceneGrid(0, File(data, None), TileParameters(), options, BUNDLE, Limits(), SPOOL)
+
+
+@pytest.mark.parametrize("count", [1, 7, 10_000])
+def test_windows_before_the_damage_are_given(count: int) -> None:
+    scene = open_grid(damaged(LONG, 2940))
+    found: list[Any] = []
+    while len(found) < 72 * scene.cols:
+        found += scene.take(count)
+    with pytest.raises(GeotiffError, match="cannot be read"):
+        scene.take(count)
+    scene.close()
+    assert [grid for grid, _ in found] == list(windows(3000, 400, 40))[: 72 * scene.cols]
 
 
 @settings(max_examples=40, deadline=None)
