@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from service import formats
@@ -15,6 +14,7 @@ from service.formats import Head, Item, Writer
 from service.formats.npy import NpyWriter
 from service.formats.raster import Grid, RasterWriter
 from service.formats.text import GeojsonWriter, JsonWriter, NdjsonWriter
+from service.http.in_thread import in_thread
 from service.http.spool import Spool, SpoolFile, chunks
 from service.outcomes import Outcome, Skipped, Tally
 from service.parameters import Format
@@ -80,7 +80,7 @@ class Answer:
         if self.format in _INLINE_FORMATS and numbers <= _INLINE_NUMBERS:
             self._write(outcomes)
         else:
-            await run_in_threadpool(self._write, outcomes)
+            await in_thread(self._write, outcomes)
         self._seconds += time.perf_counter() - start
 
     async def response(self, report: Report) -> Response:
@@ -93,7 +93,7 @@ class Answer:
         if self.format in _INLINE_FORMATS:
             self._finish()
         else:
-            await run_in_threadpool(self._finish)
+            await in_thread(self._finish)
         report.note("format", self._seconds + time.perf_counter() - start)
         if self._file.on_disk:
             headers = _headers(report, self.format) | {"Content-Length": str(self._file.size)}

@@ -16,9 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from starlette.concurrency import run_in_threadpool
-
 from service.errors import ServiceError
+from service.http.in_thread import in_thread
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CHUNK_BYTES = 1 << 20  # what is sent at once of an answer on disk
@@ -45,7 +44,7 @@ class Spool:
         self.memory_bytes = memory_bytes
         self._max_bytes = max_bytes
         self.used = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is counted here may collect a file, which is given back
 
     def prepare(self) -> None:
         """Makes the folder and tries it.
@@ -157,20 +156,21 @@ class SpoolFile:
     def write(self, data: Any) -> int:
         """Writes bytes at the position."""
         size = len(data)
-        if self.closed:
-            raise ValueError("write to a closed file")
-        if not self._rolled:
-            if size <= self._share.left:
-                self._share.left -= size
-                self._counted += size
+        with self._lock:  # who closes it meanwhile waits, and frees all of it
+            if self.closed:
+                raise ValueError("write to a closed file")
+            if not self._rolled:
+                if size <= self._share.left:
+                    self._share.left -= size
+                    self._counted += size
+                    return self._file.write(data)
+                self._to_disk()
+            self._share.spool.take(size)
+            self._counted += size
+            try:
                 return self._file.write(data)
-            self._to_disk()
-        self._share.spool.take(size)
-        self._counted += size
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            raise explained(error) from error
+            except OSError as error:
+                raise explained(error) from error
 
     def read(self, size: int = -1) -> bytes:
         """Reads bytes from the position."""
@@ -212,14 +212,15 @@ class SpoolFile:
 
     def close(self) -> None:
         """Frees it."""
-        # What was buffered and found no room is not wanted any more.
-        with self._lock, contextlib.suppress(OSError):
-            self._file.close()
-        if self._rolled:
-            self._share.spool.give_back(self._counted)
-        else:
-            self._share.left += self._counted
-        self._counted = 0
+        with self._lock:
+            # What was buffered and found no room is not wanted any more.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            if self._rolled:
+                self._share.spool.give_back(self._counted)
+            else:
+                self._share.left += self._counted
+            self._counted = 0
 
     def __del__(self) -> None:
         self.close()
@@ -243,8 +244,8 @@ class SpoolFile:
 async def chunks(file: SpoolFile) -> AsyncIterator[bytes]:
     """The bytes of a file for an answer; it is closed at the end, or when the client has gone."""
     try:
-        await run_in_threadpool(file.seek, 0)
-        while chunk := await run_in_threadpool(file.read, _CHUNK_BYTES):
+        await in_thread(file.seek, 0)
+        while chunk := await in_thread(file.read, _CHUNK_BYTES):
             yield chunk
     finally:
         file.close()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from python_multipart.multipart import parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +17,7 @@ from service.errors import RequestError
 from service.files import DELIVERY_PARTS, EXPECTED, MTL_PART, TILE_PART, File, Source, base_name, group
 from service.http.form_parser import FormParser
 from service.http.headers import header
+from service.http.in_thread import in_thread
 from service.http.spool import Share, Spool, SpoolFile
 from service.rasters.mtl import MAX_BYTES
 from service.rasters.tiff_header import make_metadata_readable
@@ -87,7 +87,7 @@ async def _receive_raw(request: Request, settings: Settings, share: Share) -> Fi
         async with aclosing(_bounded(request, settings)) as stream:
             async for chunk in stream:
                 if file.on_disk:
-                    await run_in_threadpool(file.write, chunk)
+                    await in_thread(file.write, chunk)
                 else:
                     file.write(chunk)
     except BaseException:
@@ -155,7 +155,7 @@ async def _receive_form(
 async def _settled(file: SpoolFile) -> bytes | SpoolFile:
     """The bytes of a file in memory; a file on disk, ready to be read, itself."""
     if file.on_disk:
-        await run_in_threadpool(_repair, file)
+        await in_thread(_repair, file)
         return file
     data = file.getvalue()
     file.close()
