@@ -27,6 +27,10 @@ _INLINE_NUMBERS = 20_000
 _INLINE_FORMATS = frozenset({"json", "base64", "npy", "ndjson", "geojson"})
 
 
+Name = tuple[str | None, str | None]
+"""What the request calls a tile, and the base name of its file."""
+
+
 class HopelessError(Exception):
     """Nothing that is still to come can change that the request fails."""
 
@@ -40,6 +44,7 @@ class Answer:
         tally: of the request.
         spool: where a large answer waits until it is complete, so that its status and headers are true.
         request_id: for problems of items.
+        names: id and source of each tile, which an item says that has nothing else.
     """
 
     def __init__(
@@ -49,8 +54,10 @@ class Answer:
         tally: Tally,
         spool: Spool,
         request_id: str,
+        names: Sequence[Name] = (),
     ) -> None:
         self.format, self._product, self._tally, self._request_id = format, product, tally, request_id
+        self._names = names
         self.grid: Grid | None = None  # of the scene, for the GeoTIFF formats
         self._file = spool.share().open()
         self._writer: Writer | None = None
@@ -127,13 +134,16 @@ class Answer:
         ]
 
     def _without_result(self, outcome: Outcome) -> Item:
-        item: Item = {"index": outcome.index}
-        if outcome.row is not None:
-            item |= {"row": outcome.row, "col": outcome.col}
+        window = {} if outcome.row is None else {"row": outcome.row, "col": outcome.col}
         if isinstance(outcome.result, Skipped):
-            return item | {"skipped": outcome.result.reason}
+            return {"index": outcome.index, **window, "skipped": outcome.result.reason}
         error = outcome.result
-        return item | {"error": problem(code_of(error), str(error), self._request_id)}  # type: ignore[arg-type]
+        item: Item = {"index": outcome.index}
+        if outcome.index < len(self._names):
+            given, source = self._names[outcome.index]
+            place = "" if outcome.row is None else f"_r{outcome.row}_c{outcome.col}"
+            item |= {"id": (given or str(outcome.index)) + place, "source": source}
+        return item | window | {"error": problem(code_of(error), str(error), self._request_id)}  # type: ignore[arg-type]
 
 
 def _writer(format: Format, file: SpoolFile, head: Head, grid: Grid | None) -> Writer:  # noqa: A002

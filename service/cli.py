@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,6 +16,21 @@ from service.clients import tile_commands
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 _BUNDLE_HELP = "A folder, or hf://owner/name[@revision]; the one in the package if not given."
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"landmoe {metadata.version('landmoe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it and end.")
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command()

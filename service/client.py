@@ -5,21 +5,29 @@
         answer.array()  # float32 (2, 144)
 
 `AsyncClient` is the same for asyncio. Both divide many tiles into requests, send a few of them at a time, and
-wait as the service asks (Retry-After) when it is busy.
+wait as the service asks (Retry-After) when it is busy. A `Tile` is a file or array with what is said of it;
+errors are `ClientError`s, whose tree stands in `service.clients.errors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from service.clients.async_client import AsyncClient as AsyncClient
+from service.clients.errors import ClientError as ClientError
+from service.clients.errors import ProblemError as ProblemError
+from service.clients.errors import TransportError as TransportError
+from service.clients.errors import UnusableTileError as UnusableTileError
 from service.clients.results import Answer, Classification, Embedding
+from service.clients.tiles import Tile as Tile
+
+T = TypeVar("T")
 
 
 class Client:
@@ -32,12 +40,14 @@ class Client:
     def __init__(self, url: str = "http://127.0.0.1:8000", **arguments: Any) -> None:
         self._client = AsyncClient(url, **arguments)
         self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal())
-            stack.enter_context(self._portal.wrap_async_context_manager(self._client))
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self._client))
             self._stack = stack.pop_all()
+        self._portal = portal
         return self
 
     def __exit__(
@@ -46,16 +56,24 @@ class Client:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
+        self._portal = None
         self._stack.__exit__(kind, error, trace)
 
     def model(self) -> dict[str, Any]:
         """See `AsyncClient.model`."""
-        return self._portal.call(self._client.model)
+        return self._call(self._client.model)
 
     def embed(self, tiles: Iterable[Any] | Any, **options: Any) -> Answer[Embedding]:
         """See `AsyncClient.embed`."""
-        return self._portal.call(partial(self._client.embed, tiles, **options))
+        return self._call(partial(self._client.embed, tiles, **options))
 
     def classify(self, tiles: Iterable[Any] | Any, **options: Any) -> Answer[Classification]:
         """See `AsyncClient.classify`."""
-        return self._portal.call(partial(self._client.classify, tiles, **options))
+        return self._call(partial(self._client.classify, tiles, **options))
+
+    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
+        if self._portal is None:
+            raise RuntimeError(
+                "the client is not open; expected `with Client(...) as client:` around its use"
+            )
+        return self._portal.call(function)

@@ -89,7 +89,12 @@ class ServiceError(Exception):
 
 
 class RequestError(ServiceError):
-    """The request cannot be understood, or is larger than the limits."""
+    """The request cannot be understood, or is larger than the limits.
+
+    `tile_id` is the id of the tile that it is about, where it is about one that has an id.
+    """
+
+    tile_id: str | None = None
 
 
 class OverloadedError(ServiceError):

@@ -28,7 +28,8 @@ DatetimeSource = Literal["request", "tag", "none"]
 _MAX_SHOWN = 80  # characters of a value that are repeated in an error
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=500)]
+_MAX_TEXT = 500  # characters
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 
 
 class TileParameters(BaseModel):
@@ -193,7 +194,7 @@ def parse(
     if objects is not None:
         return [_validate_object(i, row) for i, row in enumerate(objects)], validated
     rows = [{name: texts[i] for name, texts in per_tile.items() if texts[i].strip()} for i in range(tiles)]
-    return [_validate(TileParameters, row) for row in rows], validated
+    return [_validate_tile(row) for row in rows], validated
 
 
 def _metadata_objects(values: Mapping[str, Sequence[str]], tiles: int) -> list[Any] | None:
@@ -230,7 +231,14 @@ def _validate_object(index: int, row: Any) -> TileParameters | RequestError:
         for name, value in row.items()
         if value is not None and value != ""
     }
-    return _validate(TileParameters, given)
+    return _validate_tile(given)
+
+
+def _validate_tile(row: Mapping[str, Any]) -> TileParameters | RequestError:
+    found = _validate(TileParameters, row)
+    if isinstance(found, RequestError) and isinstance(given := row.get("id"), str):
+        found.tile_id = given[:_MAX_TEXT]
+    return found
 
 
 def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestError:

@@ -121,6 +121,8 @@ class Failed(_Schema):
     """A tile that could not be embedded, while others of its request could."""
 
     index: int
+    id: str = Field(description="given, else the index; of a window with row and column")
+    source: str | None = Field(description="base name of the file, as far as the request said it")
     row: int | None = None
     col: int | None = None
     error: ProblemModel

@@ -29,7 +29,9 @@ _BIGEARTHNET_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{5,6})_")
 
 def find(folder: Path) -> list[Path]:
     """GeoTIFFs of a folder and below, by their names, in a fixed order."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()
+    )
 
 
 def files(folder: Path, source: SourceConfig) -> list[Path]:

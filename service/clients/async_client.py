@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import stamina
+import structlog
 
 from service.clients.answers import Reader, of_classify, of_embed
 from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of, first_of
@@ -65,6 +66,7 @@ class AsyncClient:
             raise TransportError(
                 f"{url!r} is no address of a service; expected such as http://127.0.0.1:8000"
             )
+        _log_retries_aside()
         self._max_wait_s = max_wait_s
         self.concurrency = concurrency
         self._tiles_per_request = tiles_per_request
@@ -174,6 +176,9 @@ class AsyncClient:
         keep_going: bool,
     ) -> Answer[R]:
         given = as_tiles(tiles)
+        if not keep_going:
+            for tile in given:
+                _ = tile.size  # before anything is sent
         divided = await self.divided(given, alone=options.get("fit") == "grid")
         slots = asyncio.Semaphore(self.concurrency)
         done = 0
@@ -253,6 +258,17 @@ class AsyncClient:
         if not self._reached and self._began is not None:
             return isinstance(error, RETRIED) and time.monotonic() - self._began < _FIRST_CONTACT_S
         return _wait_s(error)
+
+
+def _log_retries_aside() -> None:
+    """Where nobody has configured structlog it prints on standard output, which is the caller's."""
+    if structlog.is_configured():
+        return
+    hooks = stamina.instrumentation.get_on_retry_hooks()
+    printing = "stamina.instrumentation._structlog"
+    if any(hook.__module__ == printing for hook in hooks):
+        others = [hook for hook in hooks if hook.__module__ != printing]
+        stamina.instrumentation.set_on_retry_hooks([*others, stamina.instrumentation.LoggingOnRetryHook])
 
 
 def _wait_s(error: Exception) -> bool | float:

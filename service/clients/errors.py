@@ -1,5 +1,6 @@
 """What a client's call may end with.
 
+InputError                  what a command line asks for
 ClientError
 ├── TransportError          no answer: refused, cut off, timed out
 ├── UnusableTileError       what was given is no file, array or delivery that could be sent
@@ -34,6 +35,10 @@ class TransportError(ClientError):
 
 class UnusableTileError(ClientError, ValueError):
     """What was given cannot be sent as a tile."""
+
+
+class InputError(ValueError):
+    """The command line asks for what cannot be done; says what was expected."""
 
 
 class ProblemError(ClientError):

@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stamina.instrumentation import RetryDetails
 
 from model.bundle import BundleError
-from service.clients import embed_files
+from service.clients import embed_files, output_file
 from service.clients.async_client import AsyncClient
-from service.clients.errors import ClientError, first_of
+from service.clients.errors import ClientError, InputError, first_of
+from service.clients.input_files import find_tiles
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50
@@ -57,8 +58,8 @@ def carry_out(work: Work) -> None:
     try:
         outcome = asyncio.run(_run(work, console))
         if outcome.content is not None:
-            embed_files.write(outcome.content, work.output)
-    except* (embed_files.InputError, ClientError, BundleError, OSError) as errors:
+            output_file.write(outcome.content, work.output)
+    except* (InputError, ClientError, BundleError, OSError) as errors:
         problem = first_of(errors)
     if problem is not None:
         typer.echo(f"landmoe: {problem}", err=True)
@@ -75,18 +76,19 @@ def carry_out(work: Work) -> None:
 
 
 async def _run(work: Work, console: Console) -> embed_files.Outcome:
-    wanted = embed_files.output_format(work.output, work.output_format)
+    wanted = output_file.output_format(work.output, work.output_format, work.route)
+    output_file.check(work.output, wanted)
     per_tile, options = dict(work.per_tile), dict(work.options)
     for text in work.parameters:
         name, equals, value = text.partition("=")
         if not equals:
-            raise embed_files.InputError(f"--parameter is {text!r}; expected NAME=VALUE")
+            raise InputError(f"--parameter is {text!r}; expected NAME=VALUE")
         (per_tile if name in PER_TILE else options)[name] = value
 
     def tell(text: str) -> None:
         typer.echo(f"landmoe: {text}", err=True)
 
-    tiles = embed_files.find_tiles(work.files, work.table, per_tile, tell)
+    tiles = find_tiles(work.files, work.table, per_tile, tell)
     with _progress(work, console, len(tiles)) as progress:
         async with _client(work) as client:
             return await embed_files.run(client, work.route, tiles, options, wanted, progress)
@@ -108,7 +110,7 @@ def _client(work: Work) -> AsyncClient:
     try:
         transport = InProcessTransport(load(**given))
     except SettingsError as error:
-        raise embed_files.InputError(str(error)) from error
+        raise InputError(str(error)) from error
     return AsyncClient(
         "http://in-process", transport=transport, concurrency=work.concurrency, headers=headers
     )

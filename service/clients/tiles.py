@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime as DateTime
 from functools import cached_property
-from os import PathLike
+from os import SEEK_END, PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,7 +73,7 @@ class Tile:
         """Bytes to send, about.
 
         Raises:
-            UnusableTileError: there is no such file.
+            UnusableTileError: there is no such file, or it cannot be read.
         """
         if isinstance(self.data, bytes):
             return len(self.data)
@@ -83,9 +83,18 @@ class Tile:
         try:
             if path.is_dir():
                 return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-            return path.stat().st_size
+            with path.open("rb") as file:  # whoever may not read it may see its size
+                return file.seek(0, SEEK_END)
         except OSError as error:
             raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+
+    @property
+    def usable(self) -> bool:
+        """Whether its file is there and can be read."""
+        try:
+            return self.size >= 0
+        except UnusableTileError:
+            return False
 
     def fields(self) -> dict[str, str]:
         """What is said of it, as texts."""
@@ -123,8 +132,10 @@ class Tile:
             raise UnusableTileError(str(error)) from error
 
     def _written(self) -> bytes:
-        """The array as a GeoTIFF."""
-        pixels = np.asarray(self.data)
+        """The array as a GeoTIFF; what a masked one hides is nodata, or 0, which is no value of a band."""
+        given: Any = self.data
+        hidden = 0 if self.nodata is None else self.nodata
+        pixels = given.filled(hidden) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
         if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
             raise UnusableTileError(
                 f"the array is {pixels.dtype} {pixels.shape}; expected numbers (7, height, width)"
@@ -227,21 +238,23 @@ def requests(tiles: Iterable[Tile], *, max_tiles: int, max_bytes: int, alone: bo
         tiles: of any number.
         max_tiles: of one request.
         max_bytes: of one request that has more than one tile.
-        alone: every tile has a request of its own, as scenes do.
+        alone: every tile has a request of its own, as scenes do. So has one that cannot be read: its failure
+            is no other's.
     """
     indices: list[int] = []
     batch: list[Tile] = []
     size = 0
     for index, tile in enumerate(tiles):
-        single = alone or tile.is_delivery
+        single = alone or tile.is_delivery or not tile.usable
         if batch and (single or len(batch) == max_tiles or size + tile.size > max_bytes):
             yield TileRequest(tuple(indices), tuple(batch))
             indices, batch, size = [], [], 0
         indices.append(index)
         batch.append(tile)
-        size += tile.size
         if single:
             yield TileRequest(tuple(indices), tuple(batch))
             indices, batch, size = [], [], 0
+        else:
+            size += tile.size
     if batch:
         yield TileRequest(tuple(indices), tuple(batch))

@@ -56,7 +56,8 @@ async def respond(
         wanted = formats.negotiate(options.format, request.headers.get("accept"))
         _check(options, wanted, len(upload.files))
         tally = Tally(len(upload.files), count_cloudy=options.max_cloud_fraction is not None)
-        answer = Answer(wanted, product, tally, app.spool, request.state.request_id)
+        names = [(_id(said), file.source) for said, file in zip(parameters, upload.files, strict=True)]
+        answer = Answer(wanted, product, tally, app.spool, request.state.request_id, names)
         compute = _scenes if options.fit == "grid" else _tiles
         try:
             report = await compute(request, upload, parameters, options, product, answer)
@@ -128,6 +129,10 @@ async def _scenes(
         return Report()
     finally:
         scenes.close()
+
+
+def _id(said: TileParameters | RequestError) -> str | None:
+    return said.tile_id if isinstance(said, RequestError) else said.id
 
 
 def _bypass(request: Request) -> bool:

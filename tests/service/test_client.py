@@ -117,6 +117,49 @@ def test_a_failing_tile_fails_alone(client: Client) -> None:
         answer.array()
 
 
+def test_a_file_that_cannot_be_read_fails_alone(client: Client, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.tif", "b.tif", "c.tif")]
+    for path in (paths[0], paths[2]):
+        path.write_bytes(geotiff())
+    answer = client.embed(paths, keep_going=True)
+    assert [isinstance(item, Failure) for item in answer] == [False, True, False]
+    assert "b.tif: No such file" in str(answer.failures[0].error)
+    with pytest.raises(UnusableTileError, match=r"b\.tif"):
+        client.embed(paths)
+
+
+def test_failures_have_the_ids_that_were_given(client: Client) -> None:
+    tiles = [
+        Tile(data=geotiff(), id="x"),
+        Tile(data=b"broken", id="y"),
+        Tile(data=geotiff(), units="z", id="w"),
+    ]
+    answer = client.embed(tiles)
+    assert [item.id for item in answer] == ["x", "y", "w"]
+    assert [item.index for item in answer.failures] == [1, 2]
+
+
+def test_what_a_masked_array_hides_is_missing(client: Client) -> None:
+    mask = np.zeros((7, 40, 40), bool)
+    mask[:, :20] = True
+    for pixels in (dn_pixels(40, 40), dn_pixels(40, 40).astype(np.float32) * 2.75e-5 - 0.2):
+        for nodata in (None, 1.5):
+            masked = np.ma.masked_array(pixels, mask=mask)
+            given = Tile(data=masked, nodata=nodata if pixels.dtype.kind == "f" else nodata and 65535)
+            (result,) = client.embed(given).results
+            assert result.fields["valid_fraction"] == 0.5
+
+
+def test_a_client_that_is_not_open_says_so() -> None:
+    client = local()
+    with pytest.raises(RuntimeError, match="with Client"):
+        client.model()
+    with client:
+        client.model()
+    with pytest.raises(RuntimeError, match="with Client"):
+        client.model()
+
+
 def test_all_tiles_of_a_request_fail_each_for_its_own_reason() -> None:
     with local({"tiles_per_request": 2}) as client:
         answer = client.embed([b"one", geotiff(np.zeros((7, 41, 41), np.uint16)), geotiff()])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -139,6 +141,18 @@ def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.Mon
     finally:
         stamina.instrumentation.set_on_retry_hooks(None)
     assert 1 <= len(waits) < 10
+
+
+def test_standard_output_is_the_caller_s() -> None:
+    """In a process of its own: nobody has configured structlog there."""
+    code = (
+        "from service.client import Client, TransportError\n"
+        "with Client('http://127.0.0.1:9', max_wait_s=0.3) as client:\n"
+        "    try: client.model()\n"
+        "    except TransportError: print('{}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{}\n"
 
 
 def test_retries_are_spread() -> None:

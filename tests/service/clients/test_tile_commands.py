@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import app
-from service.clients import embed_files, merge
+from service.clients import merge
 from service.clients.tiles import Tile
 from service.parameters import PER_TILE
 from tests.rasters import dn_pixels, geotiff
@@ -91,12 +91,17 @@ def test_every_format_has_the_same_numbers(outputs: dict[str, Path], folder: Pat
     assert body["summary"] == {"tiles": 35, "windows": 35, "embedded": 34, "skipped_empty": 0, "failed": 1}
     assert body["data"][7]["error"]["status"] == 415
     assert body["data"][33]["id"] == str(folder / "33.tif")
+    assert [item["id"] for item in body["data"]] == [str(folder / f"{n:02}.tif") for n in range(35)]
+    assert body["data"][7]["source"] == "07.tif"
     lines = [json.loads(line) for line in outputs["ndjson"].read_text().splitlines()]
     features = json.loads(outputs["geojson"].read_text())["features"]
     frame = geopandas.read_parquet(outputs["parquet"])
     assert frame.crs.to_epsg() is None or frame.crs.to_epsg() == 4326
     assert list(frame["index"]) == list(range(35))
     assert frame["error"].notna().sum() == 1
+    assert [line["id"] for line in lines] == [item["id"] for item in features] == list(frame["id"])
+    assert list(frame["id"]) == [item["id"] for item in body["data"]]
+    assert frame["source"][7] == "07.tif"
     for row in good:
         for other in (
             body["data"][row]["embedding"],
@@ -182,8 +187,10 @@ def test_a_scene_is_the_service_s_own_answer(server: ServerProcess, tmp_path: Pa
         (["{folder}/01.tif", "--url", "nonsense"], "nonsense"),
         (["{folder}/01.tif", "--url", "{url}", "-p", "poling"], "NAME=VALUE"),
         (["{folder}/01.tif", "--url", "{url}", "-p", "poling=x"], "unknown parameter"),
-        (["{folder}/01.tif", "--url", "{url}", "-o", "{folder}/none/x.npy"], "No such file"),
-        (["{folder}/01.tif", "{folder}/02.tif", "--url", "{url}", "-o", "x.tif"], "holds one scene"),
+        (["{folder}/01.tif", "--url", "{url}", "-o", "{folder}/none/x.npy"], "there is no folder"),
+        (["{folder}/01.tif", "{folder}/02.tif", "--url", "{url}", "-o", "x.tif"], "no format of /embed"),
+        (["{folder}/01.tif", "-o", "{folder}"], "--format"),
+        (["{folder}/01.tif", "--format", "json", "-o", "{folder}"], "is a folder"),
         (["{folder}/07.tif", "--url", "{url}"], "nothing was written"),
         (["{folder}/01.tif", "--metadata", "{folder}/notes.txt"], "column"),
     ],
@@ -206,15 +213,6 @@ def test_classify_without_probes_says_so(server: ServerProcess, folder: Path) ->
 
 def test_what_the_service_takes_of_a_tile_a_client_s_has() -> None:
     assert set(Tile.__dataclass_fields__) >= PER_TILE
-
-
-def test_an_existing_output_is_kept_when_nothing_came(tmp_path: Path) -> None:
-    output = tmp_path / "out.npy"
-    embed_files.write(b"before", output)
-    with pytest.raises(TypeError):
-        embed_files.write("text", output)  # type: ignore[arg-type]
-    assert output.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, Path]) -> None:

@@ -1,0 +1,47 @@
+"""The file that a command writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.clients import output_file
+from service.clients.errors import InputError
+
+
+def test_an_existing_output_is_kept_when_nothing_came(tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    output_file.write(b"before", output)
+    with pytest.raises(TypeError):
+        output_file.write("text", output)  # type: ignore[arg-type]
+    assert output.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_bytes(b"before")
+    link.symlink_to(target)
+    output_file.write(b"after", link)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"after"
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    output_file.check(tmp_path / "out.json", "json")
+    with pytest.raises(InputError, match="is a folder"):
+        output_file.check(tmp_path, "json")
+    with pytest.raises(InputError, match="there is no folder"):
+        output_file.check(tmp_path / "none" / "out.json", "json")
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for() -> None:
+    with pytest.raises(InputError, match="/dev/full cannot be written: No space left on device"):
+        output_file.write(b"x" * 100_000, Path("/dev/full"))
+
+
+def test_json_on_standard_output_ends_its_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output_file.write(b'{"data":[]}', Path("-"))
+    output_file.write(b"\x93NUMPY", Path("-"))
+    assert capfdbinary.readouterr().out == b'{"data":[]}\n\x93NUMPY'
