@@ -31,6 +31,14 @@ _SYNONYMS = {
     "swir2": "swir22",
     "swir_2": "swir22",
 }
+# A band's number among other words, as exports write it: LC08_…_SR_B3.TIF, SR_B3_median, 0_SR_B3, Band 3.
+_NUMBERED = re.compile(r"(?<![a-z0-9])(?:sr_?)?b(?:and)?_?0?(\d)(?![a-z0-9])")
+# Words of bands that are no surface reflectance.
+_FOREIGN = re.compile(
+    r"(?<![a-z0-9])(?:qa|st|radsat|alpha|mask|fmask|ndvi|evi2?|savi|msavi|ndwi|ndmi|nbr2?|dem|elevation|slope|aspect)"
+    r"(?![a-z0-9])"
+)
+_NONE_OF_THE_SEVEN = -1
 
 _MISSING_COASTAL = (
     "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, "
@@ -205,7 +213,10 @@ def _position(name: str) -> int | None:
     for convention in (_LANDSAT, COMMON_NAMES, _PLAIN):
         if name in convention:
             return convention.index(name)
-    return None
+    if _FOREIGN.search(name):
+        return _NONE_OF_THE_SEVEN
+    numbers = set(_NUMBERED.findall(name))
+    return int(numbers.pop()) - 1 if len(numbers) == 1 else None
 
 
 def _wrong_count(names: list[str], source: str | None) -> str:

@@ -25,6 +25,9 @@ _MAX_NAME = 255  # characters of a file name, as file systems have it
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BAND_SUFFIX = re.compile(r"_SR_B\d\.TIFF?$", re.IGNORECASE)
 _DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
+# Of a name, whatever stands around it: the last that could be a band.
+_BAND = re.compile(r"(?:.*_)?((?:SR_)?QA_[A-Z]+|ST_[A-Z0-9]+|(?:SR_)?B\d{1,2})(?=[_.]|$)", re.IGNORECASE)
+_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +142,25 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
 def _check_names(delivered: Mapping[str, File]) -> None:
     """Refuses bands that were mixed up, as far as the names that USGS gives to files tell."""
     products: dict[str, str] = {}
+    levels: dict[bool, str] = {}
     for name, file in delivered.items():
-        if (match := _DELIVERED.fullmatch(file.source or "")) is None:
-            continue
-        if match["part"].upper() != name:
+        source = file.source or ""
+        said = _BAND.match(source)
+        if said and said[1].upper() not in (name, name.removeprefix("SR_")):
             raise RequestError(
                 "bad-parameter",
                 f"the part {name} has the file {file.source!r}; expected the one named …_{name}.TIF",
             )
-        products.setdefault(match["product"].upper(), name)
+        if source:
+            levels.setdefault(_LEVEL_1.match(source) is not None, name)
+        if (match := _DELIVERED.fullmatch(source)) is not None:
+            products.setdefault(match["product"].upper(), name)
+    if len(levels) > 1:
+        raise RequestError(
+            "bad-parameter",
+            f"the part {levels[True]} is of a Level-1 product, {levels[False]} is not; expected the files of "
+            "one Level-2 product",
+        )
     if len(products) > 1:
         (first, one), (second, other) = list(products.items())[:2]
         raise RequestError(

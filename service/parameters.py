@@ -231,6 +231,11 @@ def _validate_object(index: int, row: Any) -> TileParameters | RequestError:
         for name, value in row.items()
         if value is not None and value != ""
     }
+    for name, value in given.items():
+        if isinstance(value, bool):  # which would count as 0 or 1
+            return RequestError(
+                "bad-parameter", f"{_shown_name((name,))} is {str(value).lower()}; expected no truth value"
+            )
     return _validate_tile(given)
 
 

@@ -52,10 +52,10 @@ def check(dataset: DatasetReader, limits: Limits, *, whole: bool) -> None:
 
 
 def check_announced(said: Announced, limits: Limits) -> None:
-    """Refuses what GDAL would take memory for when it opens the file.
+    """Refuses what GDAL would take memory for when it opens the file, or read another file of.
 
     Raises:
-        GeotiffError: `too-large`.
+        GeotiffError: `too-large`, `unreadable-tiff`.
     """
     _check_bands(said.bands, limits)
     if said.tag_bytes > MAX_TAG_BYTES:
@@ -69,6 +69,12 @@ def check_announced(said: Announced, limits: Limits) -> None:
             "too-large",
             f"the strips or tiles have {said.block_bytes:,} bytes in a file of {said.file_bytes:,}; expected "
             f"at most {_MOST_SHARED} times as many, where some are the same",
+        )
+    if said.cut_off is not None:
+        raise GeotiffError(
+            "unreadable-tiff",
+            f"the value of tag {said.cut_off} lies behind the end of the {said.file_bytes:,} bytes: the file "
+            "is cut. Expected a complete, undamaged GeoTIFF",
         )
     if said.directories > MAX_DIRECTORIES:
         raise GeotiffError(

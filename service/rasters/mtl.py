@@ -25,6 +25,7 @@ _MAX_DEPTH = 32
 _EXPECTED = "expected the _MTL.txt, _MTL.xml or _MTL.json of a Landsat product"
 # What comes first counts: a Level-2 file repeats some names for the Level-1 product that it was made of.
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
+_PRODUCT = re.compile(r"L[A-Z]\d{2}_L\d\w{2}_\d{6}_\d{8}_\d{8}_\d{2}_\w\w", re.IGNORECASE)
 _NOT_OLI = re.compile(r"L[A-Z]0?([1-7])_", re.IGNORECASE)
 
 
@@ -84,8 +85,14 @@ def check_product(mtl: Mtl | None, name: str | None) -> None:
         name: of its files, which begins with the satellite (LT05, LE07, LC08).
 
     Raises:
-        TileError: `missing-coastal` for TM and ETM+, `bad-parameter` for Level 1 and OLI-less products.
+        TileError: `missing-coastal` for TM and ETM+, `bad-parameter` for Level 1 and OLI-less products, and
+            where the MTL is another product's than the files are by their names.
     """
+    told, named = _product(mtl.product if mtl else None), _product(name)
+    if told and named and told != named:
+        raise TileError(
+            "bad-parameter", f"MTL is of {told}, the bands of {named}; expected the files of one product"
+        )
     level = (mtl.level if mtl else None) or ""
     if level.startswith("L1") or (not level and _LEVEL_1.match(name or "")):
         came = (
@@ -109,6 +116,11 @@ def check_product(mtl: Mtl | None, name: str | None) -> None:
         raise TileError(
             "bad-parameter", f"MTL says that the sensor is {sensor[:40]!r}; expected OLI or OLI_TIRS"
         )
+
+
+def _product(text: str | None) -> str | None:
+    found = _PRODUCT.match(text or "")
+    return found[0].upper() if found else None
 
 
 def _from_odl(text: str) -> dict[str, str]:

@@ -33,6 +33,8 @@ _SIZES = {
     17: 8,
     18: 8,
 }  # bytes; others have 1
+# Kinds of samples; pixel size, tie points and matrix; GeoKeys; GDAL's metadata and nodata.
+_MEANING = frozenset({338, 339, 33550, 33922, 34264, 34735, 34736, 34737, _GDAL_METADATA, 42113})
 _PLACES_OF_BLOCKS = frozenset({273, 279, 324, 325})  # offsets and sizes, one for each strip or tile
 _MAX_ENTRIES = 4096  # TIFF knows some hundred tags
 _ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
@@ -82,7 +84,8 @@ class Announced(NamedTuple):
     bytes announce. `tag_bytes` of the largest tag that is in the file, but for places of blocks: it is copied
     several times. `directories`, of which no more are looked at than are allowed. `block_bytes` are those of
     all strips or tiles of a directory; where they are more than the file has, some share theirs, and each is
-    unpacked.
+    unpacked. `cut_off` is a tag of the first directory whose value lies behind the end of the file, of those
+    that GDAL goes on without, though they say what the pixels are and where they lie.
     """
 
     bands: int
@@ -90,6 +93,7 @@ class Announced(NamedTuple):
     directories: int
     block_bytes: int
     file_bytes: int
+    cut_off: int | None = None
 
 
 def announced(content: bytes | memoryview | Path) -> Announced:
@@ -101,7 +105,7 @@ def announced(content: bytes | memoryview | Path) -> Announced:
 
 
 def _announced(data: Data) -> Announced:
-    bands, largest, directories, block_bytes = 1, 0, 0, 0
+    bands, largest, directories, block_bytes, cut_off = 1, 0, 0, 0, None
     order = _order(data)
     for directories, entries in enumerate(_directories(data), 1):  # their number, in the end
         for tag, kind, length, value in entries:
@@ -110,10 +114,20 @@ def _announced(data: Data) -> Announced:
                 if struct.calcsize(number) <= len(value):
                     bands = max(bands, *struct.unpack_from(number, value))
             size = length * _SIZES.get(kind, 1)
-            if tag not in _PLACES_OF_BLOCKS and size <= len(data):  # what is not there, GDAL says itself
+            if tag not in _PLACES_OF_BLOCKS and size <= len(data):  # what is not there, GDAL says itself, or
                 largest = max(largest, size)
+            if tag in _MEANING and directories == 1 and _end(value, size, order) > len(data):
+                cut_off = tag
         block_bytes = max(block_bytes, _block_bytes(data, order, entries))
-    return Announced(bands, largest, directories, block_bytes, len(data))
+    return Announced(bands, largest, directories, block_bytes, len(data), cut_off)
+
+
+def _end(value: bytes, size: int, order: str) -> int:
+    """Where the value of an entry ends in the file; 0 of one that is in the directory itself."""
+    if size <= len(value):
+        return 0
+    (start,) = struct.unpack(order + ("Q" if len(value) == 8 else "I"), value)
+    return int(start) + size
 
 
 def _block_bytes(data: Data, order: str, entries: list[_Entry]) -> int:

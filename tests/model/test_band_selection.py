@@ -141,6 +141,13 @@ def test_some_names_missing_are_listed():
     [
         (["red", "green", "blue", "nir", "swir1", "swir2", "coastal"], "7,3,2,1,4,5,6"),
         (["SR_B2", "SR_B1", None, None, None, None, None], None),
+        ([f"LC08_L2SP_043024_20200802_20200914_02_T1_SR_B{n}.TIF" for n in "7654321"], "7,6,5,4,3,2,1"),
+        ([f"SR_B{n}_median" for n in "2134567"], "2,1,3,4,5,6,7"),
+        ([f"0_srB{n}" for n in "7654321"], "7,6,5,4,3,2,1"),
+        ([f"Band {n}" for n in "7654321"], "7,6,5,4,3,2,1"),
+        ([f"Band {n}" for n in "2345678"], None),
+        ([None, None, None, None, None, None, "QA_PIXEL"], None),
+        (["ndvi", None, None, None, None, None, None], None),
     ],
 )
 def test_seven_bands_whose_names_contradict_the_order(names, expected):
@@ -149,6 +156,14 @@ def test_seven_bands_whose_names_contradict_the_order(names, expected):
     assert error.message.count("bands=") == 2
     if expected:
         assert ready(error) == expected
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["LC08_T1_SR_B{}.TIF", "SR_B{}_mean", "20200802_SR_B{}", "srB{}", "Band {}", "layer {}", "b{} of 7"],
+)
+def test_other_spellings_in_order_are_fine(spelling):
+    assert select_bands(7, [spelling.format(n) for n in range(1, 8)]) == FIRST_SEVEN
 
 
 def test_synonyms_in_order_are_fine():

@@ -55,6 +55,13 @@ def test_query_and_form_do_not_mix_silently(client: TestClient) -> None:
     assert (apart.json()["pooling"], apart.json()["data"][0]["lat"]) == ("cls", 1)
 
 
+def test_a_truth_value_is_no_number(client: TestClient) -> None:
+    data = {"metadata": '[{"lat": true, "lon": 1}]'}
+    response = client.post("/embed", files={"tile": geotiff()}, data=data)
+    assert response.status_code == 422
+    assert "lat is true" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("metadata", ["[%s]", '[{"id": %s}]', '[{"datetime": %s, "lat": %s}]', "%s"])
 @pytest.mark.parametrize("nested", ["[" * 1000 + "]" * 1000, '{"a":' * 1000 + "0" + "}" * 1000])
 def test_json_may_nest_deeper_than_python_follows(client: TestClient, metadata: str, nested: str) -> None:

@@ -110,6 +110,11 @@ def _replaced(name: str, content: bytes) -> dict[str, tuple[str, bytes]]:
     return files | {name: (files[name][0], content)}
 
 
+def _named(part: str, name: str) -> dict[str, tuple[str, bytes]]:
+    files = deliveries.parts(flags=flags())
+    return files | {part: (name, files[part][1])}
+
+
 TM = deliveries.mtl(SENSOR_ID="TM", SPACECRAFT_ID="LANDSAT_5")
 WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "missing band": (_without("SR_B3"), "wrong-band-count", ["SR_B3"]),
@@ -140,6 +145,27 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "bad-parameter",
         ["SR_B1", "20200802", "20210802"],
     ),
+    "MTL of another product": (
+        deliveries.parts(metadata=deliveries.mtl(LANDSAT_PRODUCT_ID=PRODUCT.replace("LC08", "LC09"))),
+        "bad-parameter",
+        ["MTL is of LC09", "LC08_L2SP_192027"],
+    ),
+    **{
+        f"{part} is {name}": (_named(part, name), "bad-parameter", [part, name])
+        for part, name in (
+            ("SR_B7", f"{PRODUCT}_ST_B10.TIF"),
+            ("SR_B7", f"{PRODUCT}_SR_QA_AEROSOL.TIF"),
+            ("SR_B7", "LC08_X_B6.TIF"),
+            ("SR_B7", "SR_B6.tif"),
+            ("SR_B7", f"{PRODUCT}_SR_B6_clip.TIF"),
+            ("QA_PIXEL", f"{PRODUCT}_QA_RADSAT.TIF"),
+        )
+    },
+    "a file of Level 1 among the others": (
+        _named("SR_B7", "LC08_L1TP_192027_20200802_20200914_02_T1_B7.TIF"),
+        "bad-parameter",
+        ["SR_B7", "Level-1"],
+    ),
     "another size": (
         _replaced("SR_B4", geotiff(dn_pixels(count=1, width=45))),
         "wrong-size",
@@ -161,6 +187,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "tile beside": (deliveries.parts() | {"tile": ("t.tif", geotiff())}, "bad-parameter", ["tile", "SR_B1"]),
     "MTL alone": ({"MTL": ("x_MTL.txt", deliveries.mtl())}, "wrong-band-count", ["SR_B1", "SR_B7"]),
 }
+
+
+@pytest.mark.parametrize("name", ["{part}.tif", "B7.tif", "blob", "clip_SR_B7_40px.tif"])
+def test_names_that_say_nothing_else_are_taken(client: TestClient, name: str) -> None:
+    assert send(client, _named("SR_B7", name.format(part="SR_B7"))).status_code == 200
 
 
 @pytest.mark.parametrize("case", WRONG)

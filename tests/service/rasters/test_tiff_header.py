@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from tifffile import TiffWriter
 
+from model.bands import BANDS
 from service.rasters import geotiff as reading
 from service.rasters.geotiff import GeotiffError, Reader
 from service.rasters.tiff_header import MAGIC, MAX_TAG_BYTES, Announced, announced
@@ -45,6 +47,26 @@ def test_bands_are_counted(creation: dict[str, Any], interleave: str, tmp_path: 
         (tmp_path / "a.tif").write_bytes(data)
         assert announced(data) == announced(memoryview(data)) == announced(tmp_path / "a.tif")
         assert announced(data).bands == count
+
+
+@pytest.mark.parametrize("creation", KINDS)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_file_cut_within_what_its_bands_are_called_is_refused(
+    creation: dict[str, Any], whole: bool
+) -> None:
+    """GDAL writes that last, and reads a cut file as if it had never been said."""
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", count=7, height=40, width=40, dtype="uint16", **creation) as file:
+            file.write(dn_pixels(40, 40)[::-1])
+            file.descriptions = BANDS[::-1]
+            file.nodata = 65_535
+        data = bytes(memory.read())
+    with Reader(data, whole=whole) as reader:
+        assert reader.header.descriptions == BANDS[::-1]
+    for cut in (1, 2, 7):
+        with pytest.raises(GeotiffError, match="the file is cut") as caught:
+            Reader(data[:-cut], whole=whole)
+        assert caught.value.code == "unreadable-tiff"
 
 
 @pytest.mark.parametrize("creation", KINDS)
