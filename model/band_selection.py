@@ -223,11 +223,11 @@ def _wrong_count(names: list[str], source: str | None) -> str:
     expected = f"expected the seven bands {', '.join(BANDS)} in one file"
     if len(names) == 1:
         return f"{_came(names)}; {expected}. {_single_band(names[0], source)}"
-    if any(names):
+    if any(name not in ("", "alpha") for name in names):
         missing = [band for band in BANDS if band.lower() not in names]
         hint = f"No band is named {', '.join(missing)}: choose seven with bands=, by index or name"
     else:
-        hint = _KNOWN_COUNTS.get(len(names), "")
+        hint = _KNOWN_COUNTS.get(len(names), "")  # alpha among them or not
         if not hint and len(names) > NUM_BANDS:
             hint = "Choose seven with bands=, for example bands=1,2,3,4,5,6,7"
     return f"{_came(names)}; {expected}" + (f". {hint}" if hint else "")

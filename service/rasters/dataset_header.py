@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from service.rasters.georeference import Affine, Georeference, placed
@@ -98,11 +99,19 @@ def read(dataset: DatasetReader) -> Header:
         nodata=dataset.nodata,
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
-        descriptions=tuple(dataset.descriptions),
+        descriptions=_descriptions(dataset),
         tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
         place=(place := _place(dataset)),
         by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
     )
+
+
+def _descriptions(dataset: DatasetReader) -> tuple[str | None, ...]:
+    """Names of bands; `alpha` for a last one without a name that says it is alpha, and no eighth colour."""
+    names = tuple(dataset.descriptions)
+    if names[-1] or dataset.colorinterp[-1] != ColorInterp.alpha:
+        return names
+    return (*names[:-1], "alpha")
 
 
 def _tag(dataset: DatasetReader, name: str) -> str | None:

@@ -217,6 +217,9 @@ def _expect_ordinary(directory: Directory, count: int) -> None:
     extra = count - colours
     expect(extra >= 0 and (extra > 0) == (338 in directory))
     if extra:
+        expect(
+            directory.numbers(338, (SHORT,), extra)[-1] == 0
+        )  # else the last one is alpha, by its own words
         expect(max(directory.numbers(338, (SHORT,), extra)) <= 2)
     expect(directory.short(266, 1) == 1 and directory.short(274, 1) == 1)
     expect(254 not in directory or directory.numbers(254, (LONG,), 1) == (0,))
