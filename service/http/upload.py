@@ -51,7 +51,7 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
 
     Raises:
         SpoolError: there is no room for it.
-        RequestError: another media type, a body over the limit, a damaged multipart body, no or an empty
+        RequestError: another media type or a content coding, a body over the limit, a damaged multipart body, no or an empty
             tile, a parameter both in the query and in the form.
         starlette.requests.ClientDisconnect: the client has gone.
     """
@@ -59,6 +59,11 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
     multipart = media_type == "multipart/form-data"
     if not multipart and media_type not in RAW_TYPES and media_type not in UNSPECIFIC_TYPES:
         raise RequestError("unsupported-media-type", f"Content-Type is {media_type[:100]!r}; {EXPECTED}")
+    if (coding := (header(request, b"content-encoding") or "identity").lower()) != "identity":
+        raise RequestError(
+            "unsupported-media-type",
+            f"Content-Encoding is {coding[:100]!r}; expected none. GeoTIFFs are packed inside, best with deflate",
+        )
     if multipart:
         _check_charset(request)
     _check_announced(request, settings, spool)

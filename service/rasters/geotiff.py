@@ -46,6 +46,15 @@ _GDAL_OPTIONS = {
 # memory, and keeps what it has until the file is closed.
 os.environ.setdefault("GDAL_CACHEMAX", "8")
 _LIMITS = Limits()
+# How other files begin that are sent by mistake, and what to do with them.
+_OTHERS = {
+    b"PK\x03\x04": "a ZIP archive does: send the files in it",
+    b"\x1f\x8b": "gzip does: unpack it first",
+    b"\x89HDF": "HDF5 and NetCDF do: gdal_translate makes a GeoTIFF of it",
+    b"\0\0\0\x0cjP": "JPEG 2000 does: gdal_translate makes a GeoTIFF of it",
+    b"\x89PNG": "a picture does, which has no reflectance",
+    b"\xff\xd8\xff": "a picture does, which has no reflectance",
+}
 _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
 _MAX_TEXT = 200  # characters of GDAL's own words in a message
@@ -86,6 +95,7 @@ class Reader:
         magic, self._size = _beginning(content)
         if magic[:4] not in MAGIC:
             came = f"the {self._size:,} bytes begin with {magic!r}" if magic else "there are no bytes"
+            came += next((f", as {what}" for start, what in _OTHERS.items() if magic.startswith(start)), "")
             raise GeotiffError(
                 "not-a-tiff", f"{came}; expected a GeoTIFF, which begins with II*\\0 or MM\\0*"
             )

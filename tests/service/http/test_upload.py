@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_damaged_forms(client: TestClient, body: bytes, status: int) -> None:
     response = form(client, body)
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_in_a_content_coding_is_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "image/tiff", "Content-Encoding": "gzip"}
+    response = client.post("/embed", content=gzip.compress(geotiff()), headers=headers)
+    assert response.status_code == 415
+    assert "Content-Encoding is 'gzip'" in response.json()["detail"]
+    headers["Content-Encoding"] = "identity"
+    assert client.post("/embed", content=geotiff(), headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("charset", ["idna", "unicode_escape", "utf-7", "zlib", "x" * 300])

@@ -13,7 +13,7 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.rasters.geotiff import GeotiffError, Limits, read
+from service.rasters.geotiff import GeotiffError, Limits, Reader, read
 from tests.rasters import ORIGIN, dn_pixels, geotiff
 
 DEFAULT = Limits()
@@ -63,6 +63,22 @@ def test_no_tiff_magic(data):
     error = refused(data)
     assert error.code == "not-a-tiff"
     assert "expected a GeoTIFF" in error.message
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"PK\x03\x04", "ZIP"),
+        (b"\x1f\x8b\x08", "unpack it"),
+        (b"\x89HDF\r\n", "gdal_translate"),
+        (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+        (b"\x89PNG", "a picture"),
+        (b"hello", "expected a GeoTIFF"),
+    ],
+)
+def test_what_was_sent_by_mistake_is_named(start, words):
+    with pytest.raises(GeotiffError, match=words):
+        Reader(start + bytes(100))
 
 
 @pytest.mark.parametrize(
