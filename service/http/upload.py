@@ -51,8 +51,8 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
 
     Raises:
         SpoolError: there is no room for it.
-        RequestError: another media type or a content coding, a body over the limit, a damaged multipart body, no or an empty
-            tile, a parameter both in the query and in the form.
+        RequestError: another media type or a content coding, a body over the limit, a damaged multipart body,
+            no or an empty tile, a parameter both in the query and in the form.
         starlette.requests.ClientDisconnect: the client has gone.
     """
     media_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
@@ -62,7 +62,7 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
     if (coding := (header(request, b"content-encoding") or "identity").lower()) != "identity":
         raise RequestError(
             "unsupported-media-type",
-            f"Content-Encoding is {coding[:100]!r}; expected none. GeoTIFFs are packed inside, best with deflate",
+            f"Content-Encoding is {coding[:100]!r}; expected none: GeoTIFFs are packed inside",
         )
     if multipart:
         _check_charset(request)
