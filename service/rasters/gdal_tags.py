@@ -61,6 +61,8 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
             if band >= count:
                 return None
             role = role and role.lower()  # as GDAL does
+            if role == "colorinterp":  # which says again what is alpha
+                return None
             if role == "description":
                 descriptions[band] = text
             elif role in ("scale", "offset"):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from service.rasters import known_places, plain_pixels
 from service.rasters.gdal_tags import band_tags, datetime_text, nodata_value
 from service.rasters.plain_tiff import Content, PlainTiff
-from service.rasters.raster_header import Header
+from service.rasters.raster_header import Header, with_alpha
 
 
 def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | None:
@@ -44,7 +44,7 @@ def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | No
         nodata=nodata,
         scales=tags.scales,
         offsets=tags.offsets,
-        descriptions=tags.descriptions,
+        descriptions=with_alpha(tags.descriptions) if tiff.alpha else tags.descriptions,
         tag_datetime=datetime,
         place=place,
     )

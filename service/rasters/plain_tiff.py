@@ -61,7 +61,7 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
     `block_width` px (a strip's last one may be cut), row by row, plane by plane where bands lie apart.
     `origin` and `pixel_size` are (x, y) of the first tie point and of ModelPixelScale. `geo_keys` are the
     bytes of the GeoKey tags with their order; `metadata`, `nodata` and `datetime` are GDAL_METADATA,
-    GDAL_NODATA and DateTime without the closing NUL.
+    GDAL_NODATA and DateTime without the closing NUL. `alpha` is what the last band calls itself.
     """
 
     order: str
@@ -83,6 +83,7 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
     metadata: bytes | None
     nodata: bytes | None
     datetime: bytes | None
+    alpha: bool = False
 
     def transform(self, *, point: bool) -> Affine | None:
         """As GDAL makes it; None without tags of it.
@@ -119,6 +120,7 @@ def parse(data: Content, limits: Limits) -> PlainTiff | None:
             text(data, texts[0]),
             text(data, texts[1]),
             text(data, texts[2]),
+            alike.alpha,
         )
     except (NotPlainError, struct.error, KeyError):
         return None
@@ -149,6 +151,7 @@ class _Alike:
     geo_keys: tuple[slice | None, slice | None, slice | None]
     texts: tuple[slice | None, slice | None, slice | None]
     remark: slice | None
+    alpha: bool
 
 
 _known: dict[tuple[Entries, bytes], _Alike] = {}
@@ -170,7 +173,7 @@ def _find(directory: Directory) -> _Alike:
     """Raises NotPlainError, struct.error, KeyError: it is not plain."""
     width, height, count = directory.size(256), directory.size(257), directory.short(277)
     expect(count > 0)
-    _expect_ordinary(directory, count)
+    extra = _expect_ordinary(directory, count)
     dtype = _TYPES[directory.alike(339, count, 1), directory.alike(258, count)]
     compression = _COMPRESSIONS[directory.short(259)]
     predictor = directory.short(317, 1)
@@ -208,21 +211,20 @@ def _find(directory: Directory) -> _Alike:
         ),
         texts=(directory.piece(42112, ASCII), directory.piece(42113, ASCII), directory.piece(306, ASCII)),
         remark=directory.piece(270, ASCII),
+        alpha=338 in directory and directory.numbers(338, (SHORT,), extra)[-1] != 0,
     )
 
 
-def _expect_ordinary(directory: Directory, count: int) -> None:
-    """One whole image from the top, most significant bit first; grey or RGB bands and any further."""
+def _expect_ordinary(directory: Directory, count: int) -> int:
+    """One whole image from the top, most significant bit first; grey or RGB bands and so many further."""
     colours = {1: 1, 2: 3}[directory.short(262)]
     extra = count - colours
     expect(extra >= 0 and (extra > 0) == (338 in directory))
     if extra:
-        expect(
-            directory.numbers(338, (SHORT,), extra)[-1] == 0
-        )  # else the last one is alpha, by its own words
         expect(max(directory.numbers(338, (SHORT,), extra)) <= 2)
     expect(directory.short(266, 1) == 1 and directory.short(274, 1) == 1)
     expect(254 not in directory or directory.numbers(254, (LONG,), 1) == (0,))
+    return extra
 
 
 def _placed(data: Content, alike: _Alike) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:

@@ -22,6 +22,11 @@ class GeotiffError(Exception):
         self.message = message
 
 
+def with_alpha(names: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Names of bands of which the last calls itself alpha; a name that it has is kept."""
+    return (*names[:-1], names[-1] or "alpha")
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a header may announce; checked before any pixel is read."""
