@@ -43,18 +43,21 @@ SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, 
 """
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def root() -> RedirectResponse:
     """A person who opens the address finds the documentation."""
     return RedirectResponse("docs")
 
 
+@router.head("/docs", include_in_schema=False)
 @router.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
     """Swagger UI."""
     return HTMLResponse(_DOCS)
 
 
+@router.head("/model", include_in_schema=False, response_model=None)
 @router.get(
     "/model",
     summary="What is served",
@@ -146,6 +149,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     return {"status": "ready", "queue_depth_tiles": batcher.depth, "redis": cache.redis_state}
 
 
+@metrics_router.head("/metrics", include_in_schema=False)
 @metrics_router.get(
     "/metrics",
     summary="Prometheus metrics",

@@ -191,3 +191,12 @@ def _nodes(node: Any) -> list[dict[str, Any]]:
     if isinstance(node, dict):
         return [node, *(found for value in node.values() for found in _nodes(value))]
     return [found for item in node for found in _nodes(item)] if isinstance(node, list) else []
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/model", "/metrics", "/livez", "/readyz"])
+def test_what_can_be_got_can_be_asked_for_its_head(client: TestClient, path: str) -> None:
+    """RFC 9110, section 9.1."""
+    head, whole = (client.request(method, path, follow_redirects=False) for method in ("HEAD", "GET"))
+    assert head.status_code == whole.status_code
+    assert head.headers["content-type" if path != "/" else "location"]
+    assert not head.content
