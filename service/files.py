@@ -26,7 +26,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\
 _BAND_SUFFIX = re.compile(r"_SR_B\d\.TIFF?$", re.IGNORECASE)
 _DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
 # Of a name, whatever stands around it: the last that could be a band.
-_BAND = re.compile(r"(?:.*_)?((?:SR_)?QA_[A-Z]+|ST_[A-Z0-9]+|(?:SR_)?B\d{1,2})(?=[_.]|$)", re.IGNORECASE)
+_BAND = re.compile(
+    r"(?:.*_)?((?:SR_)?QA_[A-Z]+|ST_(?:B\d+|QA|EMIS|EMSD|ATRAN|CDIST|[DTU]RAD)|(?:SR_)?B\d{1,2})(?=[_.]|$)",
+    re.IGNORECASE,
+)
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
 
 

@@ -189,7 +189,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["{part}.tif", "B7.tif", "blob", "clip_SR_B7_40px.tif"])
+@pytest.mark.parametrize(
+    "name", ["{part}.tif", "B7.tif", "blob", "clip_SR_B7_40px.tif", "SR_B7_ST_LOUIS.tif"]
+)
 def test_names_that_say_nothing_else_are_taken(client: TestClient, name: str) -> None:
     assert send(client, _named("SR_B7", name.format(part="SR_B7"))).status_code == 200
 
