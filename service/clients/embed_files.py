@@ -9,23 +9,33 @@ from typing import Any
 
 from service.clients.async_client import AsyncClient
 from service.clients.errors import (
+    RETRIED,
     AuthenticationError,
     ClientError,
     InputError,
     ProblemError,
     UnusableTileError,
 )
+from service.clients.kept_answers import KeptAnswers, answer_key
 from service.clients.merge import Item, Piece, merger
 from service.clients.tiles import Tile, TileRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the files: the content to write (None if all failed) and who failed, with why."""
+    """What became of the files.
+
+    Attributes:
+        content: to write; None if all failed.
+        failures: who failed, and why.
+        tiles: in all.
+        unanswered: tiles of requests that the service could not answer; another time it may.
+    """
 
     content: bytes | None
     failures: list[tuple[str, str]]
     tiles: int
+    unanswered: int
 
 
 async def run(
@@ -34,6 +44,7 @@ async def run(
     tiles: Sequence[Tile],
     options: Mapping[str, Any],
     wanted: str,
+    kept: KeptAnswers,
     progress: Callable[[int, int], None],
 ) -> Outcome:
     """Asks a service about tiles and puts its answers together.
@@ -44,6 +55,7 @@ async def run(
         tiles: at least one.
         options: once for all requests.
         wanted: the service's name of the format.
+        kept: answers of a run before, which are not asked for again; those of this one are added.
         progress: called with the tiles done and in all.
 
     Raises:
@@ -60,44 +72,54 @@ async def run(
         if not single or len(tiles) > 1:
             raise InputError(str(error)) from error
         merge, wire = None, wanted
-    slots, done = asyncio.Semaphore(client.concurrency), 0
+    model = await client.model()
+    asked = {**options, "format": wire}
+    keys = [answer_key(model, route, request, asked) for request in divided]
+    slots, done, unanswered = asyncio.Semaphore(client.concurrency), 0, 0
+    others: dict[int, Piece] = {}  # what is not kept, by the request's position
 
-    async def one(request: TileRequest) -> Piece:
-        nonlocal done
-        async with slots:
-            piece = await _piece(client, route, request, {**options, "format": wire})
+    async def one(position: int, request: TileRequest) -> None:
+        nonlocal done, unanswered
+        key = keys[position]
+        if key is None or key not in kept:
+            async with slots:
+                piece, again = await _piece(client, route, request, asked)
+            if key is not None and isinstance(piece, bytes):
+                kept[key] = piece
+            else:
+                others[position] = piece
+            unanswered += len(request.tiles) if again else 0
+        if position not in others:
+            kept.tiles += len(request.tiles)
         done += len(request.tiles)
         progress(done, len(tiles))
-        return piece
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(request)) for request in divided]
+        for position, request in enumerate(divided):
+            group.create_task(one(position, request))
     failures: list[Item] = []
-    succeeded = False
-    content = b""
-    for request, task in zip(divided, tasks, strict=True):
-        piece = task.result()
-        succeeded |= isinstance(piece, bytes)
+    content: bytes | None = None
+    for position, (request, key) in enumerate(zip(divided, keys, strict=True)):
+        piece = others[position] if key is None or position in others else kept[key]
+        if isinstance(piece, bytes):
+            # One answer that is already in the format wanted is kept as it came.
+            content = piece if single and wire == wanted else b""
         if merge is not None:
             failures += merge.add(piece, request.indices)
-        elif isinstance(piece, bytes):
-            content = piece
-        else:
+        elif isinstance(piece, list):
             failures += piece
-    if succeeded and merge is not None:
-        # One answer that is already in the format wanted is kept as it came.
-        first = tasks[0].result()
-        content = first if single and wire == wanted and isinstance(first, bytes) else merge.finish()
+    if content == b"" and merge is not None:
+        content = merge.finish()
     told = [(str(tiles[item["index"]].path), _reason(item["error"])) for item in failures]
-    return Outcome(content if succeeded else None, told, len(tiles))
+    return Outcome(content, told, len(tiles), unanswered)
 
 
 async def _piece(
     client: AsyncClient, route: str, request: TileRequest, options: dict[str, Any]
-) -> bytes | list[Item]:
-    """The body of an answer; or, where it is refused, an item with the error for each tile."""
+) -> tuple[Piece, bool]:
+    """The body, or an item with the error for each tile; and whether it may go better another time."""
     try:
-        return (await client.raw(route, request, options)).content
+        return (await client.raw(route, request, options)).content, False
     except AuthenticationError:
         raise
     except ClientError as error:
@@ -113,7 +135,7 @@ async def _piece(
             items.append(
                 {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
             )
-        return items
+        return items, isinstance(error, RETRIED)
 
 
 def _as_problem(error: ClientError) -> dict[str, Any]:

@@ -45,7 +45,7 @@ Format = Annotated[
     str | None, typer.Option("--format", help="Of the output, where its suffix is not enough.")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Requests under way at once.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute everything afresh.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute everything afresh, also what an interrupted run has.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.")]
 
 
@@ -75,7 +75,8 @@ def embed(
 ) -> None:
     """Embed GeoTIFFs, by a running service or in this process, and write one file.
 
-    Files that fail are named on standard error; the others are written, and the exit status is 1.
+    Files that fail are named on standard error; the others are written, and the exit status is 1. Answers are
+    kept beside the output until it is written: interrupted, the same command goes on where it was.
     """
     from service.clients.tile_work import Work, carry_out
 

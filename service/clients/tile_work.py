@@ -21,9 +21,11 @@ from service.clients import embed_files, output_file
 from service.clients.async_client import AsyncClient
 from service.clients.errors import ClientError, InputError, first_of
 from service.clients.input_files import find_tiles
+from service.clients.kept_answers import KeptAnswers
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50
+_INTERRUPTED = 130  # what shells call it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,28 +58,46 @@ def carry_out(work: Work) -> None:
     console = Console(stderr=True)
     problem: BaseException | None = None
     try:
-        outcome = asyncio.run(_run(work, console))
-        if outcome.content is not None:
-            output_file.write(outcome.content, work.output)
+        outcome = _answered(work, console)
     except* (InputError, ClientError, BundleError, OSError) as errors:
         problem = first_of(errors)
+    except* KeyboardInterrupt as errors:
+        problem = first_of(errors)
+    if isinstance(problem, KeyboardInterrupt):
+        raise typer.Exit(_INTERRUPTED)
     if problem is not None:
-        typer.echo(f"landmoe: {problem}", err=True)
+        _tell(str(problem))
         raise typer.Exit(1)
     for name, reason in outcome.failures[:_SHOWN_FAILURES]:
-        typer.echo(f"landmoe: {name}: {reason}", err=True)
+        _tell(f"{name}: {reason}")
     if not work.quiet or outcome.failures:
         written = f"wrote {work.output}" if outcome.content is not None else "nothing was written"
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
-        tiles = f"{outcome.tiles} tile{'s' if outcome.tiles != 1 else ''}"
-        typer.echo(f"landmoe: {tiles}{failed}; {written}", err=True)
+        _tell(f"{_tiles(outcome.tiles)}{failed}; {written}")
     if outcome.failures:
         raise typer.Exit(1)
 
 
-async def _run(work: Work, console: Console) -> embed_files.Outcome:
+def _answered(work: Work, console: Console) -> embed_files.Outcome:
+    """Asks, and writes the output. Answers are kept where there will be more to ask for."""
     wanted = output_file.output_format(work.output, work.output_format, work.route)
     output_file.check(work.output, wanted)
+    with KeptAnswers(work.output, afresh=work.no_cache) as kept:
+        try:
+            outcome = asyncio.run(_run(work, wanted, kept, console))
+            if outcome.content is not None:
+                output_file.write(outcome.content, work.output)
+                if not outcome.unanswered:
+                    kept.discard()
+            return outcome
+        finally:
+            if kept.folder is not None and kept.folder.exists() and kept.tiles:
+                _tell(
+                    f"{_tiles(kept.tiles)} done, kept in {kept.folder}; the same command goes on from there"
+                )
+
+
+async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> embed_files.Outcome:
     per_tile, options = dict(work.per_tile), dict(work.options)
     for text in work.parameters:
         name, equals, value = text.partition("=")
@@ -85,13 +105,18 @@ async def _run(work: Work, console: Console) -> embed_files.Outcome:
             raise InputError(f"--parameter is {text!r}; expected NAME=VALUE")
         (per_tile if name in PER_TILE else options)[name] = value
 
-    def tell(text: str) -> None:
-        typer.echo(f"landmoe: {text}", err=True)
-
-    tiles = find_tiles(work.files, work.table, per_tile, tell)
+    tiles = find_tiles(work.files, work.table, per_tile, _tell)
     with _progress(work, console, len(tiles)) as progress:
         async with _client(work) as client:
-            return await embed_files.run(client, work.route, tiles, options, wanted, progress)
+            return await embed_files.run(client, work.route, tiles, options, wanted, kept, progress)
+
+
+def _tell(text: str) -> None:
+    typer.echo(f"landmoe: {text}", err=True)
+
+
+def _tiles(count: int) -> str:
+    return f"{count} tile{'s' if count != 1 else ''}"
 
 
 def _client(work: Work) -> AsyncClient:
@@ -133,7 +158,7 @@ def _progress(work: Work, console: Console, total: int) -> Iterator[Any]:
         def waiting(details: RetryDetails) -> None:
             text = f"{details.caused_by}; trying again in {details.wait_for:.0f} s"
             if hidden and not work.quiet:
-                typer.echo(f"landmoe: {text}", err=True)
+                _tell(text)
             bar.update(task, description=text[:100])
 
         stamina.instrumentation.set_on_retry_hooks([waiting])
