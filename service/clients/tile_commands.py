@@ -45,7 +45,9 @@ Format = Annotated[
     str | None, typer.Option("--format", help="Of the output, where its suffix is not enough.")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=64, help="Requests under way at once.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute everything afresh, also what an interrupted run has.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Compute everything afresh, also what an interrupted run has.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.")]
 
 
