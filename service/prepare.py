@@ -51,8 +51,8 @@ def prepare(
     """
     said = Said(source, parameters, bundle)
     with OpenRaster(source, limits, whole=True) as raster:
-        pixels, flags, header, acquired = raster.read(), raster.read_quality(), raster.header, raster.acquired
-    return _prepared(said, options, pixels, flags, header, acquired)
+        flags = raster.read_quality()  # before the pixels are given away
+        return _prepared(said, options, raster.read(), flags, raster.header, raster.acquired)
 
 
 def is_small(source: Source) -> bool:
@@ -83,7 +83,9 @@ def prepare_small(
     if (found := plain_geotiff.read(data, tiff)) is None:
         return None
     header, pixels = found
-    return _prepared(said, options, pixels, None, header, None)
+    band = quality.band(header.descriptions)
+    flags = None if band is None else quality.flags_of(pixels[band - 1])
+    return _prepared(said, options, pixels, flags, header, None)
 
 
 @lru_cache(maxsize=1)
@@ -137,6 +139,7 @@ def clouds(flags: NDArray[np.uint16] | None, allowed: float | None) -> float | N
     if allowed is not None:
         raise tiles.TileError(
             "bad-parameter",
-            f"max_cloud_fraction is {allowed:g} and no part QA_PIXEL came; expected it beside SR_B1 to SR_B7",
+            f"max_cloud_fraction is {allowed:g} and no QA_PIXEL came; expected a part or a band of that name "
+            "beside SR_B1 to SR_B7",
         )
     return None

@@ -37,12 +37,14 @@ class OpenRaster:
     def __init__(self, source: Source, limits: Limits, *, whole: bool) -> None:
         self._open = ExitStack()
         self._quality: Reader | None = None
+        self._quality_band: int | None = None  # of the only file
         self.acquired: Acquisition | None = None
         self._nodata: tuple[float | None, ...] = ()
         try:
             if isinstance(source, File):
                 self._readers = [self._reader(source, limits, whole)]
                 self.header = self._readers[0].header
+                self._quality_band = quality.band(self.header.descriptions)
             else:
                 self._open_delivery(source, limits, whole)
         except BaseException:
@@ -53,8 +55,8 @@ class OpenRaster:
 
     @property
     def has_quality(self) -> bool:
-        """Whether QA_PIXEL came."""
-        return self._quality is not None
+        """Whether QA_PIXEL came, as a part or as a band."""
+        return self._quality is not None or self._quality_band is not None
 
     def read(
         self, window: PixelWindow | None = None, bands: tuple[int, ...] | None = None
@@ -74,6 +76,8 @@ class OpenRaster:
 
     def read_quality(self, window: PixelWindow | None = None) -> npt.NDArray[np.uint16] | None:
         """QA_PIXEL (height, width) of a window; None if it did not come."""
+        if self._quality_band is not None:
+            return quality.flags_of(self._readers[0].read(window, (self._quality_band,))[0])
         if self._quality is None:
             return None
         flags: npt.NDArray[np.uint16] = self._quality.read(window, (1,))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,29 @@ BITS = {"fill": 0, "dilated_cloud": 1, "cirrus": 2, "cloud": 3, "cloud_shadow": 
 CLOUDY = ("dilated_cloud", "cirrus", "cloud")
 WARN_FROM = 0.2  # share of cloudy pixels; below, the ground still decides about the embedding
 
+_NAME = "qa_pixel"
 _FILL_BIT = np.uint16(1 << BITS["fill"])
 _CLOUDY_BITS = np.uint16(sum(1 << BITS[name] for name in CLOUDY))
+
+
+def band(descriptions: Sequence[str | None]) -> int | None:
+    """The 1-based band of a file that is called QA_PIXEL, as exports have it; None if not just one is."""
+    found = [n for n, text in enumerate(descriptions, 1) if text is not None and text.lower() == _NAME]
+    return found[0] if len(found) == 1 else None
+
+
+def flags_of(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """Flags from a band of a file, whose type is that of the other bands; what can be none is fill.
+
+    Args:
+        pixels: of any shape; integers, or floats that hold such.
+    """
+    if pixels.dtype == np.uint16:
+        return pixels
+    limits = np.iinfo(np.uint16)
+    possible = (pixels >= limits.min) & (pixels <= limits.max)  # False for NaN
+    flags = np.where(possible, pixels, 0).astype(np.uint16)
+    return np.where(possible & (flags == pixels), flags, _FILL_BIT)
 
 
 def check_type(dtype: str) -> None:
