@@ -36,8 +36,9 @@ from service.http.middleware import Observed
 from service.http.spool import Spool
 from service.pipeline import Pipeline
 from service.products import Probes
-from service.routes import classify, embed, system
+from service.routes import classify, embed, progress, system
 from service.routes.shortcut import Shortcut
+from service.scene_progress import ScenesUnderway
 from service.settings import Settings
 from service.telemetry import metrics
 from service.telemetry.vital_signs import VitalSigns
@@ -88,6 +89,7 @@ def create_app(
         app.state.probes = Probes(running.bundle)
         app.state.spool = Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes)
         app.state.spool.prepare()
+        app.state.scenes_underway = ScenesUnderway()
         app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
         metrics.QUEUE_SIZE.set(settings.queue_size)
         metrics.set_model(running.bundle, running.precision, running.provider)
@@ -129,6 +131,7 @@ def create_app(
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
     app.include_router(embed.router)
     app.include_router(classify.router)
+    app.include_router(progress.router)
     app.include_router(system.router)
     if settings.metrics_port is None:
         app.include_router(system.metrics_router)

@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 PROBLEMS: dict[str, Problem] = {
     "malformed-body": Problem(400, "The body is not what its Content-Type says"),
     "unauthorized": Problem(401, "No API key that is known"),
-    "not-found": Problem(404, "No such path"),
+    "not-found": Problem(404, "There is nothing of this name"),
     "method-not-allowed": Problem(405, "The path has no such method"),
     "not-acceptable": Problem(406, "None of the accepted formats can be given"),
     "slow-body": Problem(408, "The body came too slowly"),

@@ -85,7 +85,7 @@ class RequestOptions(BaseModel):
     )
     max_cloud_fraction: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
-        description="skip windows with a larger share of cloudy pixels; needs the part `QA_PIXEL`",
+        description="skip windows with a larger share of cloudy pixels; needs `QA_PIXEL`, a part or a band",
     )
     on_error: OnError = Field(
         default="fail",

@@ -280,6 +280,13 @@ class ModelInfo(_Schema):
     card: str
 
 
+class SceneProgress(_Schema):
+    """How far a request is."""
+
+    windows: int = Field(description="of all its scenes, empty ones included")
+    done: int = Field(description="windows that are computed, left out or failed")
+
+
 class Live(_Schema):
     """The process answers."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -13,11 +12,11 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import stamina
-import structlog
 
 from service.clients.answers import Reader, of_classify, of_embed
 from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of, first_of
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
+from service.clients.retries import log_retries_aside, wait_s
 from service.clients.tiles import Tile, TileRequest, as_text, as_tiles, requests
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -26,7 +25,6 @@ R = TypeVar("R", bound=Result)
 TILES_PER_REQUEST = 32  # one full batch of the engine; more only delays the first answer
 MAX_REQUEST_BYTES = 8_000_000  # the service keeps bodies up to this size in memory
 CONCURRENCY = 4  # requests under way: keeps the engine busy while others are decoded and answered
-_WAIT_MAX_S = 60.0  # between two attempts, whatever the service asks
 _CONNECT_S = 10.0
 _FIRST_CONTACT_S = 15.0  # that a service may take to answer for the first time; a wrong address never does
 
@@ -66,7 +64,7 @@ class AsyncClient:
             raise TransportError(
                 f"{url!r} is no address of a service; expected such as http://127.0.0.1:8000"
             )
-        _log_retries_aside()
+        log_retries_aside()
         self._max_wait_s = max_wait_s
         self.concurrency = concurrency
         self._tiles_per_request = tiles_per_request
@@ -145,14 +143,26 @@ class AsyncClient:
         """Predicts labels; `options` are probe, top_k, threshold ...; the rest is as in `embed`."""
         return await self._ask("/classify", tiles, options, of_classify, progress, keep_going)
 
-    async def raw(self, route: str, request: TileRequest, options: dict[str, Any]) -> httpx.Response:
+    async def raw(
+        self, route: str, request: TileRequest, options: dict[str, Any], request_id: str | None = None
+    ) -> httpx.Response:
         """The service's own answer to one request, in the `format` that the options ask for.
 
         Raises:
             ClientError: as `embed`.
         """
         fields = request.fields({name: as_text(v) for name, v in options.items() if v is not None})
-        return await self._retried(partial(self._send, "POST", route, request, fields))
+        headers = {"X-Request-ID": request_id} if request_id else {}
+        return await self._retried(partial(self._send, "POST", route, request, fields, headers))
+
+    async def windows(self, request_id: str) -> tuple[int, int] | None:
+        """Of a request with scenes that is under way: windows that are done, and all. None if unknown."""
+        try:
+            response = await self._http.get("/progress", params={"request_id": request_id})
+            body = response.json() if response.status_code == httpx.codes.OK else {}
+            return int(body["done"]), int(body["windows"])
+        except (httpx.HTTPError, LookupError, TypeError, ValueError):
+            return None
 
     async def divided(self, tiles: Sequence[Tile], *, alone: bool) -> list[TileRequest]:
         """The requests that bring tiles, within the limits of the service."""
@@ -227,11 +237,12 @@ class AsyncClient:
         route: str,
         request: TileRequest | None = None,
         fields: dict[str, list[str]] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         with ExitStack() as stack:
             files = stack.enter_context(request.opened()) if request is not None else None
             try:
-                response = await self._http.request(method, route, data=fields, files=files)
+                response = await self._http.request(method, route, data=fields, files=files, headers=headers)
             except httpx.HTTPError as error:
                 reason = str(error) or type(error).__name__
                 raise TransportError(f"no answer from {self._http.base_url}: {reason}") from error
@@ -257,26 +268,4 @@ class AsyncClient:
         """Whether a request is tried again; the seconds until then where the service says them."""
         if not self._reached and self._began is not None:
             return isinstance(error, RETRIED) and time.monotonic() - self._began < _FIRST_CONTACT_S
-        return _wait_s(error)
-
-
-def _log_retries_aside() -> None:
-    """Where nobody has configured structlog it prints on standard output, which is the caller's."""
-    if structlog.is_configured():
-        return
-    hooks = stamina.instrumentation.get_on_retry_hooks()
-    printing = "stamina.instrumentation._structlog"
-    if any(hook.__module__ == printing for hook in hooks):
-        others = [hook for hook in hooks if hook.__module__ != printing]
-        stamina.instrumentation.set_on_retry_hooks([*others, stamina.instrumentation.LoggingOnRetryHook])
-
-
-def _wait_s(error: Exception) -> bool | float:
-    """Whether a request is tried again; the seconds until then where the service says them."""
-    if not isinstance(error, RETRIED):
-        return False
-    if isinstance(error, ProblemError) and error.retry_after_s is not None:
-        # Not all clients at once: up to a quarter later than asked, and up to a second where it asks for 0.
-        wait = min(error.retry_after_s, _WAIT_MAX_S)
-        return wait + random.uniform(0, max(1.0, wait / 4))  # noqa: S311  # not a secret
-    return True
+        return wait_s(error)

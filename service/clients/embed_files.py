@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.clients.errors import (
 )
 from service.clients.kept_answers import KeptAnswers, answer_key
 from service.clients.merge import Item, Piece, merger
+from service.clients.progress import Show, WorkProgress
 from service.clients.tiles import Tile, TileRequest
 
 
@@ -45,7 +47,7 @@ async def run(
     options: Mapping[str, Any],
     wanted: str,
     kept: KeptAnswers,
-    progress: Callable[[int, int], None],
+    show: Show,
 ) -> Outcome:
     """Asks a service about tiles and puts its answers together.
 
@@ -56,7 +58,7 @@ async def run(
         options: once for all requests.
         wanted: the service's name of the format.
         kept: answers of a run before, which are not asked for again; those of this one are added.
-        progress: called with the tiles done and in all.
+        show: told how far it is.
 
     Raises:
         ClientError: nothing could be asked at all: no connection, no right to.
@@ -75,15 +77,17 @@ async def run(
     model = await client.model()
     asked = {**options, "format": wire}
     keys = [answer_key(model, route, request, asked) for request in divided]
-    slots, done, unanswered = asyncio.Semaphore(client.concurrency), 0, 0
+    slots, unanswered, progress = asyncio.Semaphore(client.concurrency), 0, WorkProgress(show)
     others: dict[int, Piece] = {}  # what is not kept, by the request's position
 
     async def one(position: int, request: TileRequest) -> None:
-        nonlocal done, unanswered
+        nonlocal unanswered
         key = keys[position]
         if key is None or key not in kept:
             async with slots:
-                piece, again = await _piece(client, route, request, asked)
+                watched = progress.scene(client) if scenes else nullcontext()
+                async with watched as request_id:
+                    piece, again = await _piece(client, route, request, asked, request_id)
             if key is not None and isinstance(piece, bytes):
                 kept[key] = piece
             else:
@@ -91,8 +95,7 @@ async def run(
             unanswered += len(request.tiles) if again else 0
         if position not in others:
             kept.tiles += len(request.tiles)
-        done += len(request.tiles)
-        progress(done, len(tiles))
+        progress.finished(len(request.tiles))
 
     async with asyncio.TaskGroup() as group:
         for position, request in enumerate(divided):
@@ -115,11 +118,11 @@ async def run(
 
 
 async def _piece(
-    client: AsyncClient, route: str, request: TileRequest, options: dict[str, Any]
+    client: AsyncClient, route: str, request: TileRequest, options: dict[str, Any], request_id: str | None
 ) -> tuple[Piece, bool]:
     """The body, or an item with the error for each tile; and whether it may go better another time."""
     try:
-        return (await client.raw(route, request, options)).content, False
+        return (await client.raw(route, request, options, request_id)).content, False
     except AuthenticationError:
         raise
     except ClientError as error:

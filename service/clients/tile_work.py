@@ -22,6 +22,7 @@ from service.clients.async_client import AsyncClient
 from service.clients.errors import ClientError, InputError, first_of
 from service.clients.input_files import find_tiles
 from service.clients.kept_answers import KeptAnswers
+from service.clients.progress import Show
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50
@@ -106,9 +107,9 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
         (per_tile if name in PER_TILE else options)[name] = value
 
     tiles = find_tiles(work.files, work.table, per_tile, _tell)
-    with _progress(work, console, len(tiles)) as progress:
+    with _progress(work, console, len(tiles)) as show:
         async with _client(work) as client:
-            return await embed_files.run(client, work.route, tiles, options, wanted, kept, progress)
+            return await embed_files.run(client, work.route, tiles, options, wanted, kept, show)
 
 
 def _tell(text: str) -> None:
@@ -142,7 +143,7 @@ def _client(work: Work) -> AsyncClient:
 
 
 @contextmanager
-def _progress(work: Work, console: Console, total: int) -> Iterator[Any]:
+def _progress(work: Work, console: Console, total: int) -> Iterator[Show]:
     hidden = work.quiet or not sys.stderr.isatty()
     with Progress(
         TextColumn("{task.description}"),
@@ -161,8 +162,11 @@ def _progress(work: Work, console: Console, total: int) -> Iterator[Any]:
                 _tell(text)
             bar.update(task, description=text[:100])
 
+        def show(done: float, windows: str) -> None:
+            bar.update(task, completed=done, description=f"{work.route.strip('/')} {windows}".rstrip())
+
         stamina.instrumentation.set_on_retry_hooks([waiting])
         try:
-            yield lambda done, _: bar.update(task, completed=done, description=work.route.strip("/"))
+            yield show
         finally:
             stamina.instrumentation.set_on_retry_hooks(None)

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 REQUEST_ID = "X-Request-ID"
 _HEADER = REQUEST_ID.lower().encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")  # goes into logs and back into a header
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
+_QUIET = frozenset({"/livez", "/readyz", "/metrics", "/progress"})  # asked every few seconds
 _STATUS_CLIENT_GONE = 499  # never sent; nginx's name for it
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from fastapi import Request
@@ -22,6 +22,7 @@ from service.pipeline import Pipeline
 from service.products import Product
 from service.results import Report
 from service.routes.entry import enter
+from service.scene_progress import ScenesUnderway
 from service.settings import Settings
 from service.telemetry import metrics
 
@@ -122,9 +123,16 @@ async def _scenes(
     try:
         _check_windows(scenes.windows, answer.format, request.app.state.settings)
         answer.grid = scenes.shape
-        return await scenes.embed(
-            product.pooling, answer.add, bypass=_bypass(request), timeout_s=request.state.timeout_s
-        )
+        underway: ScenesUnderway = request.app.state.scenes_underway
+        with underway.request(request.state.request_id, scenes.windows) as progress:
+
+            async def take(outcomes: Sequence[Outcome]) -> None:
+                await answer.add(outcomes)
+                progress.done += sum(outcome.row is not None for outcome in outcomes)
+
+            return await scenes.embed(
+                product.pooling, take, bypass=_bypass(request), timeout_s=request.state.timeout_s
+            )
     except HopelessError:
         return Report()
     finally:

@@ -51,13 +51,14 @@ def documented(method: str, path: str) -> Any:
 test_embed_is_as_documented = documented("POST", "/embed")
 test_classify_is_as_documented = documented("POST", "/classify")
 test_model_is_as_documented = documented("GET", "/model")
+test_progress_is_as_documented = documented("GET", "/progress")
 test_livez_is_as_documented = documented("GET", "/livez")
 test_readyz_is_as_documented = documented("GET", "/readyz")
 test_metrics_are_as_documented = documented("GET", "/metrics")
 
 
 def test_there_is_no_other_operation() -> None:
-    assert set(schema) == {"/embed", "/classify", "/model", "/livez", "/readyz", "/metrics"}
+    assert set(schema) == {"/embed", "/classify", "/model", "/progress", "/livez", "/readyz", "/metrics"}
 
 
 @pytest.mark.parametrize("path", ["/embed", "/classify"])

@@ -145,7 +145,7 @@ def test_openapi_document_is_of_version_3_0(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.0.")
     assert schema == document(client.app)
-    paths = {"/embed", "/classify", "/model", "/livez", "/readyz", "/metrics"}
+    paths = {"/embed", "/classify", "/model", "/progress", "/livez", "/readyz", "/metrics"}
     assert schema["paths"].keys() == paths
     body = schema["paths"]["/embed"]["post"]["requestBody"]["content"]
     assert body.keys() == {"multipart/form-data", "image/tiff"}

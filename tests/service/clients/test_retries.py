@@ -157,9 +157,9 @@ def test_standard_output_is_the_caller_s() -> None:
 
 def test_retries_are_spread() -> None:
     """Clients that were refused at the same moment do not return at the same one."""
-    from service.clients.async_client import _wait_s
+    from service.clients.retries import wait_s
 
-    waits = {round(float(_wait_s(OverloadedError({"status": 429}, 8.0))), 3) for _ in range(50)}
+    waits = {round(float(wait_s(OverloadedError({"status": 429}, 8.0))), 3) for _ in range(50)}
     assert len(waits) > 40
     assert min(waits) >= 8
     assert max(waits) <= 10
