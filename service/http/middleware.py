@@ -79,7 +79,7 @@ class Observed:
         requests.inc()
         duration.observe(seconds)
         tracing.answered(route, status, outcome)
-        level = self._log.debug if route in _QUIET and status < 400 else self._log.info
+        level = self._log.debug if route in _QUIET and status < 500 else self._log.info
         level(
             "request",
             method=scope["method"],
