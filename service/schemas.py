@@ -11,7 +11,9 @@ from service.parameters import Pooling
 _EXAMPLE_EMBEDDING: Any = [0.4312, -1.0561, 0.0873]
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """No other fields than those that are said."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -37,7 +39,7 @@ class ProblemModel(BaseModel):
     request_id: str
 
 
-class ModelReference(_Schema):
+class ModelReference(Schema):
     """Which model gave an answer."""
 
     name: str = Field(examples=["landmoe-s"])
@@ -46,7 +48,7 @@ class ModelReference(_Schema):
     precision: str = Field(examples=["fp32"])
 
 
-class MetadataSource(_Schema):
+class MetadataSource(Schema):
     """Whose datetime, hour and location were used."""
 
     datetime: Literal["request", "file", "tag", "missing"] = Field(description="file: of a delivery's MTL")
@@ -54,21 +56,21 @@ class MetadataSource(_Schema):
     location: Literal["request", "file", "missing"]
 
 
-class TileNote(_Schema):
+class TileNote(Schema):
     """Something to know about a tile that was embedded all the same."""
 
     code: str
     message: str
 
 
-class Footprint(_Schema):
+class Footprint(Schema):
     """GeoJSON, WGS 84, of the pixels used."""
 
     type: Literal["Polygon", "MultiPolygon"] = Field(description="MultiPolygon across the antimeridian")
     coordinates: list[Any]
 
 
-class _Tile(_Schema):
+class _Tile(Schema):
     index: int = Field(description="of the tile in the request, from 0")
     id: str = Field(description="as given, else the index; with row and column for a window of a grid")
     source: str | None = Field(description="base name of the uploaded file")
@@ -102,7 +104,7 @@ class Item(_Tile):
     )
 
 
-class Prediction(_Schema):
+class Prediction(Schema):
     """A label and how probable it is."""
 
     label: str
@@ -117,7 +119,7 @@ class Classified(_Tile):
     selected: list[str] = Field(description="labels over the threshold; of a multi-class probe the first one")
 
 
-class Failed(_Schema):
+class Failed(Schema):
     """A tile that could not be embedded, while others of its request could."""
 
     index: int
@@ -128,7 +130,7 @@ class Failed(_Schema):
     error: ProblemModel
 
 
-class Summary(_Schema):
+class Summary(Schema):
     """Counts over a whole request."""
 
     tiles: int
@@ -139,7 +141,7 @@ class Summary(_Schema):
     skipped_cloudy: int | None = Field(default=None, description="given with `max_cloud_fraction`")
 
 
-class EmbedResponse(_Schema):
+class EmbedResponse(Schema):
     """The answer of /embed."""
 
     model_config = ConfigDict(
@@ -194,7 +196,7 @@ class EmbedResponse(_Schema):
     summary: Summary
 
 
-class ClassifyResponse(_Schema):
+class ClassifyResponse(Schema):
     """The answer of /classify."""
 
     model: ModelReference
@@ -205,99 +207,3 @@ class ClassifyResponse(_Schema):
     threshold: float | None = Field(default=None, description="that `selected` was made with; multi-label")
     data: list[Classified | Failed]
     summary: Summary
-
-
-class ProbeInfo(_Schema):
-    """A classifier on embeddings."""
-
-    name: str
-    task: Literal["multi-label", "multi-class"]
-    pooling: Pooling
-    labels: list[str]
-    threshold: float | None = Field(description="default for `selected`; multi-label")
-    calibrated: bool
-    metrics: dict[str, Any]
-
-
-class Limits(_Schema):
-    """What one request may be, and how many may wait."""
-
-    max_upload_bytes: int
-    max_tiles: int
-    max_pixels: int
-    max_bands: int
-    max_windows: int
-    max_json_items: int
-    max_inflight_windows: int
-    max_batch_size: int
-    queue_size: int
-    request_timeout_s: float
-
-
-class BandStatistics(_Schema):
-    """Per-band mean and standard deviation (DN) of the z-score inside the network."""
-
-    mean: list[float]
-    std: list[float]
-
-
-class Poolings(_Schema):
-    """Length of an embedding for each pooling; of one token for `tokens`."""
-
-    mean: int
-    cls: int
-    patch_mean: int
-    patch_mean_std: int
-    tokens: int
-
-
-class ModelInfo(_Schema):
-    """What is served."""
-
-    name: str
-    version: str
-    digest: str
-    trained: bool = Field(description="false: the weights are random, and embeddings carry no meaning")
-    precision: str
-    provider: str
-    runtime: str = Field(description="what computes: landmoe's own kernels, onnxruntime or openvino")
-    dim: int
-    num_tokens: int
-    poolings: Poolings
-    bands: list[str]
-    statistics: BandStatistics
-    image_size: int = Field(description="px, a side")
-    gsd: float = Field(description="m, of the tiles it was trained on")
-    nodata_fill: str
-    hour_convention: str
-    missing_metadata_trained: bool
-    config: dict[str, Any]
-    training: dict[str, Any]
-    metrics: dict[str, Any]
-    parity: dict[str, Any]
-    limits: Limits
-    probes: list[ProbeInfo]
-    card: str
-
-
-class SceneProgress(_Schema):
-    """How far a request is."""
-
-    windows: int = Field(description="of all its scenes, empty ones included")
-    done: int = Field(description="windows that are computed, left out or failed")
-
-
-class Live(_Schema):
-    """The process answers."""
-
-    status: Literal["ok"]
-
-
-class Ready(_Schema):
-    """Whether requests are taken."""
-
-    status: Literal["ready"]
-    queue_depth_tiles: int
-    redis: Literal["off", "ok", "unavailable", "refuses-writes"] = Field(
-        description="how the shared cache does; requests are answered without it, too"
-    )

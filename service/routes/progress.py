@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from service.errors import ServiceError
 from service.http.openapi import PROBLEM_RESPONSE
 from service.scene_progress import ScenesUnderway
-from service.schemas import SceneProgress
+from service.system_schemas import SceneProgress
 
 router = APIRouter(tags=["system"])
 

@@ -14,9 +14,9 @@ from service.engine import Engine
 from service.errors import UnavailableError
 from service.http.openapi import PROBLEM_RESPONSE
 from service.json_text import dumps
-from service.schemas import Live, ModelInfo, Ready
 from service.settings import Settings
 from service.stac_item import MEDIA_TYPE, stac_item
+from service.system_schemas import Live, ModelInfo, Ready
 from service.telemetry import metrics
 
 router = APIRouter(tags=["system"])

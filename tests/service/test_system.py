@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from model import bands, bundle
 from service.http.openapi import document
-from service.schemas import ModelInfo
 from service.stac_item import stac_item
+from service.system_schemas import ModelInfo
 from service.telemetry import metrics
 from tests.rasters import geotiff
 from tests.service.conftest import MakeClient
