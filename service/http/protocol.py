@@ -1,7 +1,8 @@
 """HTTP/1.1 connections whose headers must be small and soon complete; uvicorn limits neither.
 
 The same holds for what follows a body in chunks (RFC 9112, 7.1.2), which nobody reads here, and for the rest
-of a body whose request has been answered before.
+of a body whose request has been answered before. A client that offers another protocol (`Upgrade: h2c`, as
+Java's does with every request) is answered in this one; httptools would take its body for the next request.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem_of_status
@@ -39,6 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._bytes_beside_body = 0  # since the last of the body: sizes of chunks and trailers
         self._bytes_of_rest = 0
+        self._deaf = False  # what comes is not read any more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has come; it must say what it wants."""
@@ -52,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
+        if self._deaf:
+            return
         answered = self.cycle is not None and self.cycle.response_complete
         # A request may be answered, refused for instance, while its body is still on its way.
         if answered and not self._in_headers and not self._in_body:
@@ -61,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._bytes_beside_body += len(data)
             self._bytes_of_rest += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._in_headers:
             if self._header_bytes > _MAX_HEADER_BYTES:
                 self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
@@ -81,10 +86,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its headers are over, and what comes now is its body."""
+        if self.parser.should_upgrade():  # comes again without that, see `_parse`
+            return
+        super().on_headers_complete()  # refuses addresses that are none
         self._in_headers, self._in_body = False, True
         self._bytes_beside_body = 0
         self._stop_timer()
-        super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header. One behind the body is not kept: nothing asks for it."""
@@ -98,6 +105,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Its body is over."""
+        if self.parser.should_upgrade():
+            return
         self._in_body = False
         self._stop_timer()
         super().on_message_complete()
@@ -105,6 +114,28 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered with a problem object, too."""
         self._refuse(400, f"{msg} Expected HTTP/1.1")
+
+    def _parse(self, data: bytes) -> None:
+        """Reads requests; the head of one that offers another protocol is read again without the offer."""
+        self._unset_keepalive_if_required()
+        pieces = [memoryview(data)]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as offer:
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse(400, "CONNECT came, and this is no proxy. Expected GET or POST")
+                    return
+                pieces += [piece[offer.args[0] :], memoryview(self._head_without_offer())]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _head_without_offer(self) -> bytes:
+        head = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [b"%s: %s\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        return b"%s %s HTTP/%s\r\n" % head + b"".join(kept) + b"\r\n"
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Begins to answer a request."""
@@ -139,14 +170,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _too_late(self) -> None:
-        if self._header_bytes:
+        if self._header_bytes or self._owes_answer:
             self._refuse(408, f"the headers did not end within {self.header_timeout_s:g} s")
         else:
             self.transport.close()
 
+    @property
+    def _owes_answer(self) -> bool:
+        """Whether what comes lies behind a request that is not answered yet."""
+        return not self._in_body and self.cycle is not None and not self.cycle.response_complete
+
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_timer()
         if self.transport.is_closing():
+            return
+        if self._owes_answer:  # a refusal would be taken for it, or stand in the middle of it
+            self.cycle.keep_alive, self._deaf = False, True
             return
         if self._in_body and self.cycle.response_started:  # it has its answer
             self.transport.close()
