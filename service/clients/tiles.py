@@ -174,9 +174,13 @@ class TileRequest:
     tiles: tuple[Tile, ...]
 
     def fields(self, options: Mapping[str, str]) -> dict[str, list[str]]:
-        """The fields of the form: what is said of each tile, in their order, and of all."""
+        """The fields of the form: what is said of each tile, in their order, and of all.
+
+        What is said of all holds for each tile that says nothing else.
+        """
+        common = {name: value for name, value in options.items() if name in PER_TILE}
         # The service would number the tiles of each request from 0.
-        rows = [{"id": str(i)} | t.fields() for i, t in zip(self.indices, self.tiles, strict=True)]
+        rows = [{"id": str(i)} | common | t.fields() for i, t in zip(self.indices, self.tiles, strict=True)]
         names = sorted({name for row in rows for name in row})
         per_tile = {name: [row.get(name, "") for row in rows] for name in names}
         return {name: [value] for name, value in options.items()} | per_tile

@@ -89,6 +89,16 @@ def test_what_is_said_of_each_tile(client: Client) -> None:
     assert (three.id, three.source, three.fields["units"]) == ("2", "x.tif", "reflectance")
 
 
+def test_what_is_said_of_all_holds_for_tiles_that_say_nothing_else(client: Client) -> None:
+    own = Tile(data=geotiff(), datetime="2024-07-01T10:10:00Z", lat=1.5, lon=2.5)
+    answer = client.embed([own, geotiff()], datetime="2020-01-05T20:00:00Z")
+    assert [item.fields["datetime"] for item in answer.results] == [
+        "2024-07-01T10:10:00Z",
+        "2020-01-05T20:00:00Z",
+    ]
+    assert [item.fields["lat"] == 1.5 for item in answer.results] == [True, False]
+
+
 def test_many_tiles_are_divided_and_come_back_in_order() -> None:
     tiles = [geotiff(dn_pixels(seed=n)) for n in range(50)]
     done: list[tuple[int, int]] = []
