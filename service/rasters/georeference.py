@@ -17,6 +17,7 @@ PixelWindow = tuple[int, int, int, int]  # row_off, col_off, height, width
 
 _WGS84 = "EPSG:4326"
 _GEOD = Geod(ellps="WGS84")
+_LEAST_WIDTH = 1e-9  # degrees, a tenth of a millimetre: more than rounding leaves
 _MAX_CACHED = (
     64  # transformers a thread keeps: all UTM zones in use at once, but not what an attacker invents
 )
@@ -74,7 +75,7 @@ class Georeference:
             return {"type": "Polygon", "coordinates": [_closed(ring)]}
         east = [(lon + 360 if lon < 0 else lon, lat) for lon, lat in ring]  # continuous, around 180
         beyond = [(lon - 360, lat) for lon, lat in _clip(east, 180, keep_below=False)]
-        parts = [part for part in (_clip(east, 180, keep_below=True), beyond) if len(part) > 2]
+        parts = [part for part in (_clip(east, 180, keep_below=True), beyond) if _has_width(part)]
         if len(parts) == 1:  # it only touches the antimeridian, as one with a corner at a pole may
             return {"type": "Polygon", "coordinates": [_closed(parts[0])]}
         return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]} if parts else None
@@ -132,6 +133,12 @@ def _clip(ring: list[tuple[float, float]], meridian: float, *, keep_below: bool)
             share = (meridian - lon) / (next_lon - lon)
             kept.append((meridian, lat + share * (next_lat - lat)))
     return kept
+
+
+def _has_width(ring: list[tuple[float, float]]) -> bool:
+    """False for what is left beyond the antimeridian of a window that ends there."""
+    lons = [lon for lon, _ in ring]
+    return len(ring) > 2 and max(lons) - min(lons) > _LEAST_WIDTH
 
 
 def _closed(ring: list[tuple[float, float]]) -> list[list[float]]:

@@ -105,6 +105,26 @@ def test_degrees_from_0_to_360():
 
 
 @pytest.mark.parametrize(
+    ("west", "sign"),
+    [
+        (180.0, -1),
+        (180 - 40 * 3e-4, 1),
+        (-180.0, -1),
+        (-180 - 40 * 3e-4, 1),
+        (180 - 1e-12, -1),
+        (-180 - 1e-12, -1),
+    ],
+)
+def test_a_window_that_ends_at_the_antimeridian_is_one_polygon(west: float, sign: int):
+    shape = place("EPSG:4326", west, 10.0, 3e-4).footprint(WHOLE)
+    assert shape["type"] == "Polygon"
+    (ring,) = shape["coordinates"]
+    assert len(ring) == 5
+    assert all(179.9 < lon * sign <= 180 for lon, _ in ring)
+    assert signed_area(ring) == pytest.approx((40 * 3e-4) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
     "here",
     [
         place("EPSG:32633", 1e30, 1e30),
