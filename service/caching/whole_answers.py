@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from service.cache import Cache
 from service.files import File, Source
-from service.http.headers import header
+from service.http.headers import header, listed
 from service.parameters import Format
 
 _MAX_BYTES = 131_072  # hashing this much takes 0.1 ms: not on the event loop for more
@@ -44,7 +44,7 @@ class WholeAnswers:
         scope = request.scope
         path = scope["route"].path.encode()
         query: bytes = scope["query_string"]
-        accept = (header(request, b"accept") or "").encode("latin-1")  # as it came
+        accept = (listed(request, b"accept") or "").encode("latin-1")  # as it came
         state = self._rules.copy()
         state.update(b"%d:%s%d:%s%d:%s" % (len(path), path, len(query), query, len(accept), accept))
         state.update(file.data)

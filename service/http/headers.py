@@ -16,3 +16,9 @@ def header(request: Request, name: bytes) -> str | None:
         if given == name:
             return str(value, "latin-1")
     return None
+
+
+def listed(request: Request, name: bytes) -> str | None:
+    """All values of a header that is a list, one after another (RFC 9110, 5.3); None if it did not come."""
+    found = [str(value, "latin-1") for given, value in request.scope["headers"] if given == name]
+    return ", ".join(found) if found else None

@@ -14,7 +14,7 @@ from service import formats
 from service.answer import Answer, HopelessError, Whole
 from service.caching.whole_answers import WholeAnswers
 from service.errors import RequestError, code_of
-from service.http.headers import header
+from service.http.headers import listed
 from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
 from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
@@ -54,7 +54,7 @@ async def respond(
         request.state.watch()
         parameters, options = parse(upload.values, len(upload.files), model)
         product = make_product(options)
-        wanted = formats.negotiate(options.format, request.headers.get("accept"))
+        wanted = formats.negotiate(options.format, listed(request, b"accept"))
         _check(options, wanted, len(upload.files))
         tally = Tally(len(upload.files), count_cloudy=options.max_cloud_fraction is not None)
         names = [(_id(said), file.source) for said, file in zip(parameters, upload.files, strict=True)]
@@ -144,7 +144,7 @@ def _id(said: TileParameters | RequestError) -> str | None:
 
 
 def _bypass(request: Request) -> bool:
-    return "no-cache" in (header(request, b"cache-control") or "").lower()
+    return "no-cache" in (listed(request, b"cache-control") or "").lower()
 
 
 def _check(options: RequestOptions, wanted: Format, sources: int) -> None:

@@ -111,6 +111,18 @@ def test_accept_chooses_the_format_and_the_parameter_overrides_it(client: TestCl
     assert embed(client, headers={"Accept": "text/html, */*;q=0.1"}).status_code == 200
 
 
+def test_lists_in_several_headers_are_one(client: TestClient) -> None:
+    def kinds(accept: str) -> list[tuple[str, str]]:
+        headers = [("Content-Type", "image/tiff"), ("Accept", "text/html"), ("Accept", accept)]
+        headers += [("Cache-Control", "max-age=0"), ("Cache-Control", "no-cache")] * (accept == "*/*")
+        answers = [client.post("/embed", content=geotiff(), headers=headers) for _ in range(3)]
+        return [(answer.headers["Content-Type"], answer.headers.get("X-Cache", "")) for answer in answers]
+
+    assert [kind for kind, _ in kinds("application/x-npy")] == ["application/x-npy"] * 3
+    assert [kind for kind, _ in kinds("application/geo+json")] == ["application/geo+json"] * 3
+    assert kinds("*/*") == [("application/json", "bypass")] * 3
+
+
 def test_engine_is_asked_only_for_what_is_needed(client: TestClient, engine: FakeEngine) -> None:
     engine.asked.clear()
     embed(client, pooling="cls")
