@@ -79,6 +79,8 @@ class AsyncClient:
             )
         except httpx.InvalidURL as error:
             raise TransportError(f"{url!r} is no address of a service: {error}") from error
+        except UnicodeEncodeError as error:
+            raise TransportError("a header or the API key has other characters than ASCII") from error
         self._model: dict[str, Any] | None = None
         self._began: float | None = None  # until the service has answered for the first time
         self._reached = False

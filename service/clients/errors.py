@@ -63,6 +63,10 @@ class ProblemError(ClientError):
         self.retry_after_s = retry_after_s
         super().__init__(f"{self.detail or body.get('title', '')} ({self.status} {self.code})")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it was made, for copies and other processes: Exception would make it of its message."""
+        return type(self), (self.body, self.retry_after_s)
+
 
 class AuthenticationError(ProblemError):
     """No API key, or one that the service does not know."""

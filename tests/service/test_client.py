@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from service.app import create_app
 from service.client import AsyncClient, Client
 from service.clients.errors import (
     AuthenticationError,
+    OverloadedError,
     TileProblemError,
     TooLargeError,
+    TransportError,
     UnusableTileError,
 )
 from service.clients.in_process import InProcessTransport
@@ -136,6 +140,23 @@ def test_a_file_that_cannot_be_read_fails_alone(client: Client, tmp_path: Path) 
     assert "b.tif: No such file" in str(answer.failures[0].error)
     with pytest.raises(UnusableTileError, match=r"b\.tif"):
         client.embed(paths)
+
+
+def test_answers_and_errors_go_to_other_processes(client: Client) -> None:
+    answer = client.embed([geotiff(), b"not a TIFF"])
+    again = pickle.loads(pickle.dumps(answer))  # noqa: S301  # our own
+    assert np.array_equal(again.results[0].values, answer.results[0].values)
+    [failure], [came] = answer.failures, again.failures
+    assert (came.index, came.id, type(came.error)) == (failure.index, failure.id, type(failure.error))
+    assert vars(came.error) == vars(failure.error)
+    assert str(came.error) == str(failure.error)
+    busy = OverloadedError({"status": 429, "detail": "busy"}, 3.0)
+    assert copy.copy(busy).retry_after_s == 3.0
+
+
+def test_a_key_that_is_not_ascii() -> None:
+    with pytest.raises(TransportError, match="ASCII"):
+        Client(api_key="clé")
 
 
 def test_failures_have_the_ids_that_were_given(client: Client) -> None:
