@@ -1,8 +1,9 @@
 """HTTP/1.1 connections whose headers must be small and soon complete; uvicorn limits neither.
 
 The same holds for what follows a body in chunks (RFC 9112, 7.1.2), which nobody reads here, and for the rest
-of a body whose request has been answered before. A client that offers another protocol (`Upgrade: h2c`, as
-Java's does with every request) is answered in this one; httptools would take its body for the next request.
+of a body whose request has been answered before; and answers must be read. A client that offers another
+protocol (`Upgrade: h2c`, as Java's does with every request) is answered in this one; httptools would take its
+body for the next request.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem_of_status
 from service.http.one_write import OneWrite
+from service.http.unread import Unread
 from service.json_text import dumps
 from service.telemetry import metrics
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 65_536
 # The rest of a body that nobody waits for: a client that sends less is none that will read its answer.
 _MIN_BYTES_PER_S = 1_000
+_UNREAD = 4  # times the time for headers: how long an answer may lie there; clients may have to think
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -46,12 +49,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client has come; it must say what it wants."""
         super().connection_made(transport)
+        self._unread = Unread(transport, self.loop, _UNREAD * self.header_timeout_s)
         self._expect_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._stop_timer()
+        self._unread.stop()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._unread.watch()
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        super().resume_writing()
+        self._unread.stop()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
