@@ -26,10 +26,10 @@ def configure(level: LogLevel = "info", log_format: LogFormat = "auto") -> None:
     trace = structlog.processors.format_exc_info
     # Our own events go straight to the file: the standard library's way costs a tenth of a cached request.
     ours: list[structlog.typing.Processor] = (
-        [trace, structlog.processors.JSONRenderer(_dumps_bytes)] if as_json else [console]
+        [trace, structlog.processors.JSONRenderer(_dumps_bytes)] if as_json else [_printable, console]
     )
     theirs: list[structlog.typing.Processor] = (
-        [trace, structlog.processors.JSONRenderer(_dumps)] if as_json else [console]
+        [trace, structlog.processors.JSONRenderer(_dumps)] if as_json else [_printable, console]
     )
     structlog.configure(
         processors=[*shared, *ours],
@@ -78,6 +78,14 @@ class _Lines:
             self._file.flush()
 
     debug = info = warning = error = critical = exception = msg
+
+
+def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A path that someone asks for must not move the cursor or paint the terminal of who looks on."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and name != "event":
+            event[name] = repr(value)[1:-1]
+    return event
 
 
 def _drop_color(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

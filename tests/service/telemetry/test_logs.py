@@ -53,6 +53,17 @@ def test_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
     assert "request" in line
 
 
+@pytest.mark.parametrize(
+    "path", ["/\x1b]0;title\x07\x1b[2J", "/\x1b[31m red\n2026 fake", "/\x9b2J", "/\u202etxt"]
+)
+def test_a_path_does_not_steer_the_terminal(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "console")
+    structlog.get_logger().info("request", path=path)
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert not any(sign in told for sign in ("\x1b]", "\x1b[2J", "\x1b[31m red", "\x9b", "\u202e", "\x07"))
+
+
 def test_text_that_is_not_unicode(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
     structlog.get_logger().info("request", path="/\udcff")
