@@ -29,6 +29,7 @@ _MAX_SHOWN = 80  # characters of a value that are repeated in an error
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _MAX_TEXT = 500  # characters
+_MAX_EXACT = 2**53  # of the integers that floats tell from their neighbours
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 
 
@@ -236,6 +237,10 @@ def _validate_object(index: int, row: Any) -> TileParameters | RequestError:
             return RequestError(
                 "bad-parameter", f"{_shown_name((name,))} is {str(value).lower()}; expected no truth value"
             )
+    if type(number := row.get("id")) is float and abs(number) > _MAX_EXACT:  # integers above 64 bits, too
+        return RequestError(
+            "bad-parameter", f"id is {number}, a number with more digits than are kept; expected a text"
+        )
     return _validate_tile(given)
 
 

@@ -69,3 +69,17 @@ def test_json_may_nest_deeper_than_python_follows(client: TestClient, metadata: 
     response = client.post("/embed", files={"tile": geotiff()}, data=data)
     assert response.status_code == 422, response.text
     assert len(response.json()["detail"]) < 1000
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [("18446744073709551615", True), ("1.5", True), ("20200802183100123456789", False), ("1e22", False)],
+)
+def test_an_id_is_kept_to_the_last_digit_or_refused(client: TestClient, number: str, kept: bool) -> None:
+    data = {"metadata": f'[{{"id": {number}}}]'}
+    response = client.post("/embed", files={"tile": geotiff()}, data=data)
+    if kept:
+        assert response.json()["data"][0]["id"] == number
+    else:
+        assert response.status_code == 422
+        assert "id is" in response.json()["detail"]
