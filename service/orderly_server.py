@@ -7,14 +7,16 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from service.batcher import Batcher
 from service.http.protocol import BoundedProtocol, bounded_protocol
@@ -63,11 +65,27 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts as uvicorn does; what is there then stays, and the garbage collector need not look at it."""
+        bound = [listener.dup() for listener in sockets or ()]
         await super().startup(sockets)
+        await self._check_listening(bound)
         gc.collect()
         gc.freeze()
         # A cycle waits a little longer; a request makes some hundred containers, and no cycles in most cases.
         gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+
+    async def _check_listening(self, bound: list[socket.socket]) -> None:
+        """Gives up where another process has begun to listen on the port since it was bound.
+
+        The kernel lets both bind it as long as nobody listens, and uvloop says nothing about the failure.
+        """
+        with ExitStack() as until_checked:
+            for listener in bound:
+                until_checked.enter_context(listener)
+            if all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in bound):
+                return
+        log.error("the port is in use", reason="another process has taken it during the start")
+        await self.lifespan.shutdown()
+        sys.exit(STARTUP_FAILURE)
 
     async def main_loop(self) -> None:
         """Until told to stop; then it is not ready, but takes requests until nobody sends any more."""

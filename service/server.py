@@ -72,6 +72,8 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     for name, like in misspelt(os.environ).items():
         log.warning("no such setting", variable=name, did_you_mean=like)
     host, port = listener.getsockname()[:2]
+    if settings.metrics_port == port:  # both could be bound
+        raise StartError(f"LANDMOE_METRICS_PORT is {port}, the service's own port; choose another")
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}
     if settings.workers == 1:

@@ -1,0 +1,46 @@
+"""What keeps `landmoe serve` from starting: it ends, and says why."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from tests.service.server_process import run
+
+pytestmark = pytest.mark.server
+
+# Both bind the port while nobody listens, as two that start at the same moment do.
+OVERTAKEN = """
+from service import server
+from service.settings import Settings
+
+other = server.bind("127.0.0.1", 0)
+ours = server.bind("127.0.0.1", other.getsockname()[1])
+other.listen()
+try:
+    server.serve(Settings(workers=WORKERS), ours)
+except server.StartError as error:
+    raise SystemExit(str(error))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_during_the_start_ends_it(workers: str) -> None:
+    code = f"if __name__ == '__main__':\n    exec({OVERTAKEN.replace('WORKERS', workers)!r})"
+    done = run("-c", code, program=sys.executable)
+    assert done.returncode == 1, done.stderr
+    assert "the port is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_port_of_metrics_is_not_the_services(workers: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    done = run("serve", "--port", port, "--workers", workers, LANDMOE_METRICS_PORT=port)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "LANDMOE_METRICS_PORT" in done.stderr
