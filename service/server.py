@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -28,6 +29,8 @@ from service.telemetry.metrics import MULTIPROCESS_DIR
 from service.telemetry.tracing import TracingError
 
 log = structlog.get_logger()
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
 
 
 class StartError(Exception):
@@ -86,13 +89,22 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
     log.info("listening", **listening)
-    with tempfile.TemporaryDirectory(prefix="landmoe-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="landmoe-metrics-", dir=_memory()) as folder:
         os.environ[MULTIPROCESS_DIR] = folder
         _serve_metrics(settings, host)
         grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s
         supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
         if not supervisor.run():
             raise StartError("a worker did not start or did not stop in order; the lines above say why")
+
+
+def _memory() -> Path | None:
+    """Where files lie in memory, if there is such a folder.
+
+    Workers write their metrics into mapped files. Where a disk is full, and uploads may fill the one with the
+    temporary folder, such a write ends the process (SIGBUS).
+    """
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _serve_metrics(settings: Settings, host: str) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -58,3 +60,13 @@ def wait_for_two(url: str) -> set[int]:
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
+
+
+@pytest.mark.server
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' shared memory")
+def test_a_full_disk_cannot_reach_them(tmp_path: Path) -> None:
+    """Who writes to a mapped file for which there is no room is ended by the kernel."""
+    with ServerProcess("--workers", "2", TMPDIR=str(tmp_path)) as server:
+        assert "landmoe_requests_total" in httpx.get(f"{server.url}/metrics").text
+        assert not list(tmp_path.glob("landmoe-*"))
+        assert server.stop() == 0
