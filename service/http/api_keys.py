@@ -54,9 +54,11 @@ def load(keys: str | None, file: Path | None) -> ApiKeys:
         file: one key on each line; what follows a `#` is a comment.
 
     Raises:
-        ApiKeyError: the file cannot be read or has no key, or a key cannot be used.
+        ApiKeyError: the file cannot be read, one of the two has no key, or a key cannot be used.
     """
     texts = [key.strip() for key in (keys or "").split(",") if key.strip()]
+    if keys and not texts:  # such as "$A,$B" where neither is set: it must not open the service to everyone
+        raise ApiKeyError("LANDMOE_API_KEYS has no key; expected one or more, separated by commas")
     if file is not None:
         try:
             lines = file.read_text("utf-8").splitlines()

@@ -88,7 +88,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_no_keys_is_open() -> None:
     assert not ApiKeys([])
     assert not api_keys.load(None, None)
-    assert not api_keys.load(" , ", None)
+    assert not api_keys.load("", None)
+
+
+@pytest.mark.parametrize("keys", [",", " , ", " "])
+def test_a_setting_without_a_key_is_not(keys: str) -> None:
+    """Whoever writes "$ONE,$TWO" means to let some in, not everyone."""
+    with pytest.raises(ApiKeyError, match="has no key"):
+        api_keys.load(keys, None)
 
 
 def test_answers_tell_browsers_to_be_careful(client: TestClient) -> None:
