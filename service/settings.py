@@ -24,7 +24,9 @@ class Settings(BaseSettings):
     The limits bound what one request may cost before any work is done for it.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     bundle: Path | str | None = Field(
         default=None, description="a folder or hf://owner/name[@revision]; the one in the package if unset"
@@ -69,7 +71,9 @@ class Settings(BaseSettings):
     max_request_timeout_s: float = Field(
         default=300, gt=0, description="the most that X-Timeout-Ms may ask for"
     )
-    shutdown_grace_s: int = Field(default=30, ge=0, description="for requests under way when told to stop")
+    shutdown_grace_s: int = Field(
+        default=30, ge=0, le=86_400, description="for requests under way when told to stop"
+    )
     shutdown_delay_s: float = Field(
         default=0,
         ge=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.settings import misspelt
+from service.settings import SettingsError, load, misspelt
 from tests.service.server_process import ServerProcess
 
 
@@ -34,3 +34,16 @@ def test_the_log_says_so() -> None:
     with ServerProcess(LANDMOE_MAX_TILE="3") as server:
         [line] = [line for line in server.lines if line["event"] == "no such setting"]
     assert (line["variable"], line["did_you_mean"]) == ("LANDMOE_MAX_TILE", "LANDMOE_MAX_TILES")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("name", ["max_upload_mb", "cache_mb", "request_timeout_s", "max_request_timeout_s"])
+def test_what_is_no_finite_number_is_refused(name: str, value: str) -> None:
+    """Some failed each request, and others the start, with a traceback."""
+    with pytest.raises(SettingsError, match=f"LANDMOE_{name.upper()} is '{value}'"):
+        load(**{name: value})
+
+
+def test_a_grace_that_no_timer_can_wait_for_is_refused() -> None:
+    with pytest.raises(SettingsError, match="LANDMOE_SHUTDOWN_GRACE_S"):
+        load(shutdown_grace_s=10**12)
