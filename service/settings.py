@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LANDMOE_"
 _ALIKE = 0.85  # of 1: one or two letters differ. Orchestrators set variables with our prefix, too
+
+# It is compared as a text: with anything more it would never match.
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
@@ -168,6 +172,18 @@ class Settings(BaseSettings):
                 raise PydanticCustomError("redis_url", "{reason}", {"reason": str(error)}) from error
         return url
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: str | None) -> str | None:
+        for origin in _listed(origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise PydanticCustomError(
+                    "origin",
+                    "{origin} is no origin; expected one such as https://example.org with no slash after it",
+                    {"origin": repr(origin)},
+                )
+        return origins
+
     @property
     def max_upload_bytes(self) -> int:
         """The limit of a request's body."""
@@ -176,7 +192,7 @@ class Settings(BaseSettings):
     @property
     def allowed_origins(self) -> list[str]:
         """Of CORS."""
-        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
+        return _listed(self.cors_origins)
 
     @property
     def spool_memory_bytes(self) -> int:
@@ -224,6 +240,10 @@ def misspelt(names: Iterable[str]) -> dict[str, str]:
         if name.startswith(PREFIX) and name not in known
     }
     return {name: found[0] for name, found in like.items() if found}
+
+
+def _listed(text: str | None) -> list[str]:
+    return [item.strip() for item in (text or "").split(",") if item.strip()]
 
 
 def _shown(name: int | str, value: object) -> str:

@@ -47,3 +47,24 @@ def test_what_is_no_finite_number_is_refused(name: str, value: str) -> None:
 def test_a_grace_that_no_timer_can_wait_for_is_refused() -> None:
     with pytest.raises(SettingsError, match="LANDMOE_SHUTDOWN_GRACE_S"):
         load(shutdown_grace_s=10**12)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "example.org",
+        "https://example.org/",
+        "https://a.example, https://Example.org",
+        "https://*.example.org",
+    ],
+)
+def test_what_no_browser_sends_as_its_origin_is_refused(origins: str) -> None:
+    with pytest.raises(SettingsError, match=r"LANDMOE_CORS_ORIGINS .* is no origin"):
+        load(cors_origins=origins)
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "null", "https://a.example, http://localhost:3000,", "http://[::1]:80"]
+)
+def test_origins_are_taken(origins: str) -> None:
+    assert load(cors_origins=origins).cors_origins == origins
