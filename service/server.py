@@ -21,6 +21,7 @@ from service.encoder_engine import check_engine, make_engine
 from service.engine import EngineError
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
+from service.http.spool import Spool
 from service.orderly_server import Server
 from service.settings import Settings, misspelt
 from service.supervisor import Supervisor
@@ -77,6 +78,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     if settings.metrics_port == port:  # both could be bound
         raise StartError(f"LANDMOE_METRICS_PORT is {port}, the service's own port; choose another")
+    _check_spool(settings)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}
     if settings.workers == 1:
@@ -96,6 +98,21 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
         if not supervisor.run():
             raise StartError("a worker did not start or did not stop in order; the lines above say why")
+
+
+def _check_spool(settings: Settings) -> None:
+    """The application does it again; here its error is one line."""
+    try:
+        Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes).prepare()
+    except OSError as error:
+        name = (
+            "the temporary folder"
+            if settings.spool_dir is None
+            else f"LANDMOE_SPOOL_DIR {settings.spool_dir}"
+        )
+        raise StartError(
+            f"{name} cannot be used: {error.strerror or error}; expected a folder to write to"
+        ) from error
 
 
 def _memory() -> Path | None:

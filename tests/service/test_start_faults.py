@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_the_port_of_metrics_is_not_the_services(workers: str) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "LANDMOE_METRICS_PORT" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_spool_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, workers: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = run("serve", "--port", "0", "--workers", workers, LANDMOE_SPOOL_DIR=str(file / "spool"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"LANDMOE_SPOOL_DIR {file / 'spool'}" in done.stderr
