@@ -207,7 +207,7 @@ class AsyncClient:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(request)) for request in divided]
-        except* ClientError as errors:
+        except* Exception as errors:  # also of what `progress` does
             raise first_of(errors) from None
         return merged([task.result() for task in tasks], await self.model())
 

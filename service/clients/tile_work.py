@@ -104,6 +104,8 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--parameter is {text!r}; expected NAME=VALUE")
+        if name == "format":
+            raise InputError(f"--parameter is {text!r}; expected --format, or a suffix of the output")
         (per_tile if name in PER_TILE else options)[name] = value
 
     tiles = find_tiles(work.files, work.table, per_tile, _tell)

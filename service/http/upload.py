@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -19,12 +19,10 @@ from service.http.form_parser import FormParser
 from service.http.headers import header
 from service.http.in_thread import in_thread
 from service.http.spool import Share, Spool, SpoolFile
+from service.parameters import METADATA
 from service.rasters.mtl import MAX_BYTES
 from service.rasters.tiff_header import make_metadata_readable
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 RAW_TYPES = ("image/tiff", "image/tiff-fx", "image/geotiff", "image/x-tiff", "image/tif")
 # What clients send that do not think about it; the bytes then say whether it is a TIFF.
@@ -131,6 +129,8 @@ async def _receive_form(
             elif name == MTL_PART and (item.filename or item.size):
                 mtl = await item.read(MAX_BYTES + 1)  # more than it may have
                 await item.close()
+            elif name == METADATA and (item.filename or item.size):  # a JSON file instead of a field
+                fields[name].append(await _text(item, settings))
             elif item.filename or item.size:  # a blank file field of a form is an empty part without a name
                 data = await _settled(cast(SpoolFile, item.file))
                 parts.append((name, File(data, base_name(item.filename))))
@@ -155,6 +155,23 @@ async def _receive_form(
         if _given(texts) or name not in values:
             values[name] = texts
     return files
+
+
+async def _text(item: UploadFile, settings: Settings) -> str:
+    """A small file as a field would bring it."""
+    limit = int(settings.max_field_kb * 1000)
+    content = await item.read(limit + 1)
+    await item.close()
+    if len(content) > limit:
+        raise RequestError(
+            "too-large", f"the part {METADATA!r} has more than {limit:,} bytes; expected fewer"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            "bad-parameter", f"the part {METADATA!r} is no UTF-8: {error.reason}; expected JSON"
+        ) from error
 
 
 async def _settled(file: SpoolFile) -> bytes | SpoolFile:

@@ -115,6 +115,14 @@ def test_many_tiles_are_divided_and_come_back_in_order() -> None:
     assert many.summary["embedded"] == 50
 
 
+def test_what_the_caller_s_progress_raises_is_raised_as_it_is(client: Client) -> None:
+    def progress(done: int, total: int) -> None:
+        raise LookupError(f"{done} of {total}")
+
+    with pytest.raises(LookupError, match="1 of 1"):
+        client.embed(geotiff(), progress=progress)
+
+
 def test_the_service_s_own_limit_divides_too() -> None:
     with local(max_tiles=3) as client:
         assert len(client.embed([geotiff()] * 10).results) == 10

@@ -30,6 +30,24 @@ def send(client: TestClient, files: list[bytes], route: str = "/embed", **data: 
     return client.post(route, files=parts, data=data, headers=FRESH)
 
 
+def test_metadata_may_come_as_a_file(client: TestClient) -> None:
+    """As `curl -F metadata=@m.json` and a browser's Blob bring it."""
+    objects = [{"id": "a", "datetime": "2020-08-02"}, {"id": "ä"}]
+    content = json.dumps(objects, ensure_ascii=False).encode()
+
+    def answer(content: bytes) -> Response:
+        tiles = [("tile", (f"{n}.tif", file)) for n, file in enumerate(GOOD[:2])]
+        part = ("metadata", ("m.json", content, "application/json"))
+        return client.post("/embed", files=[*tiles, part], headers=FRESH)
+
+    for sent in (content, b"\xef\xbb\xbf" + content):
+        came = answer(sent).json()
+        assert came == send(client, GOOD[:2], metadata=content.decode()).json()
+        assert [item["id"] for item in came["data"]] == ["a", "ä"]
+    assert answer(b"[" + b" " * 2_000_000).json()["type"].endswith("too-large")
+    assert answer(b"\xff\xfe").json()["type"].endswith("bad-parameter")
+
+
 def test_metadata_as_json_and_as_fields_are_the_same(client: TestClient) -> None:
     objects = [
         {"id": "a", "datetime": "2020-08-02T18:31:00Z", "lat": 47.5, "lon": 13.25, "units": "dn"},

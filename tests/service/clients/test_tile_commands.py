@@ -187,6 +187,7 @@ def test_a_scene_is_the_service_s_own_answer(server: ServerProcess, tmp_path: Pa
         (["{folder}/01.tif", "--url", "nonsense"], "nonsense"),
         (["{folder}/01.tif", "--url", "{url}", "-p", "poling"], "NAME=VALUE"),
         (["{folder}/01.tif", "--url", "{url}", "-p", "poling=x"], "unknown parameter"),
+        (["{folder}/01.tif", "--url", "{url}", "-p", "format=npy"], "--format"),
         (["{folder}/01.tif", "--url", "{url}", "-o", "{folder}/none/x.npy"], "there is no folder"),
         (["{folder}/01.tif", "{folder}/02.tif", "--url", "{url}", "-o", "x.tif"], "no format of /embed"),
         (["{folder}/01.tif", "-o", "{folder}"], "--format"),
