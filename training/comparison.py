@@ -46,8 +46,8 @@ def compare(
     rows: list[tuple[Features, str, dict[str, Estimate]]] = []
     jobs = [(f, p) for f in described for p in ("tuned", "published") if p == "tuned" or f.published]
     for f, protocol in progress.track(jobs, description=f"{task.name}: probes"):
-        repeats = repeats if protocol == "tuned" else published_repeats
-        runs = [_cross_validated(task, f.values, protocol, weights, count, seed + r) for r in range(repeats)]
+        times = repeats if protocol == "tuned" else published_repeats
+        runs = [_cross_validated(task, f.values, protocol, weights, count, seed + r) for r in range(times)]
         rows.append((f, protocol, metrics.averaged(runs)))
     searches = []
     for f in progress.track(described, description=f"{task.name}: retrieval"):

@@ -104,6 +104,21 @@ def test_a_task_without_a_supported_class_is_reported_without_scores_of_classes(
     assert found["k_shot"]["curves"] == {}
 
 
+def test_every_description_is_repeated_as_often(data: Path) -> None:
+    """Whatever protocols came before it: the paired differences are of the same folds."""
+    from rich.progress import Progress
+
+    euro = task(data, "eurosat-10")
+    x = np.random.default_rng(0).normal(size=(len(euro.tiles), 6))
+    described = [Features("encoder", "mean", m, x) for m in ("on", "off")]
+    with Progress(disable=True) as progress:
+        found = compare(
+            euro, described, progress, count=2, repeats=3, published_repeats=1, resamples=5, draws=2, seed=0
+        )
+    first, second = (row for row in found["probes"] if row["protocol"] == "tuned")
+    assert first["scores"] == second["scores"]
+
+
 def test_scene_and_land_cover_belong_together(
     found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
 ) -> None:
