@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from model import bundle as bundles
 from model import checkpoint
 from model.bundle import Bundle
 from model.config import ModelConfig, Preprocessing
+from model.parity import batches
 from model.probe import Pooling
 from training.embeddings import embed
 from training.precisions import Exact
@@ -22,6 +24,8 @@ FloatArray = NDArray[np.float32]
 Embed = Callable[[NDArray[np.uint16], FloatArray, tuple[Pooling, ...]], dict[Pooling, FloatArray]]
 BATCH = 4  # tiles that fit a core's cache, as the service computes them
 CHECKPOINT = ".safetensors"
+# Of a tile's largest value: a hundred times what rounding does, and far less than a step of training.
+SAME = 1e-4
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,14 @@ def of_bundle(bundle: Bundle) -> Frozen:
         }
 
     return Frozen(bundle.config, bundle.preprocessing, embedded, bundle)
+
+
+def alike(one: Frozen, other: Frozen) -> bool:
+    """Whether two encoders of one architecture have the same weights: they embed a dozen tiles alike.
+
+    Of most tiles: rounding may send a token of one to another expert.
+    """
+    dn, encodings = (np.concatenate(parts) for parts in zip(*islice(batches(one.config), 3), strict=True))
+    ours, theirs = (of.embed(dn, encodings, ("mean",))["mean"] for of in (one, other))
+    differences = np.abs(ours - theirs).max(axis=1) / np.abs(theirs).max(axis=1)
+    return bool(np.median(differences) <= SAME)

@@ -16,7 +16,7 @@ from model import bundle as bundles
 from model import bundle_writer, manifest
 from model.bundle import Bundle, BundleError
 from model.probe import POOLINGS, LinearProbe, Pooling, encode, folded, sigmoid, softmax
-from training import linear, metrics, tasks
+from training import frozen, linear, metrics, tasks
 from training.features import FloatArray
 from training.frozen import Frozen
 from training.heldout import read
@@ -207,7 +207,7 @@ def check_target(path: Path, found: Frozen) -> Bundle:
     """The bundle that probes go into: the one there, or, where there is none, that which was embedded with.
 
     Raises:
-        BundleError: no bundle there, or one of another network.
+        BundleError: no bundle there, or one of another network or of other weights.
     """
     if found.bundle is not None and not path.exists():
         return found.bundle
@@ -217,6 +217,11 @@ def check_target(path: Path, found: Frozen) -> Bundle:
     if found.bundle is not None and old.encoder_digest() != found.bundle.encoder_digest():
         raise BundleError(
             f"{path} has another encoder than {found.bundle.path}; probes of one are none of the other"
+        )
+    if found.bundle is None and not frozen.alike(found, frozen.of_bundle(old)):
+        raise BundleError(
+            f"{path} was made from other weights than this checkpoint's: give the one that it was exported "
+            "from, or export this one again"
         )
     return old
 

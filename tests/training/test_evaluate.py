@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from model import bundle, bundle_writer, checkpoint
 from model.bundle import Bundle, BundleError
 from model.checkpoint import Checkpoint
+from model.fused import fuse
+from model.graph import to_onnx
 from tests.training.scenery import PREPROCESSING, TINY, bigearthnet, eurosat, scene_with_cover
 from training import tasks
 from training.cli import app
@@ -213,7 +215,11 @@ def write_bundle(path: Path, made: Checkpoint, **changes: Any) -> Bundle:
     values: dict[str, Any] = {
         "name": "tiny", "version": "1", "trained": False, "config": made.config,
         "preprocessing": made.preprocessing, "training": {}, "metrics": {"a": 1}, "parity": {"fp32": {}},
-        "card": "# card", "files": {"encoder.fp32.onnx": b"encoder", "probes/mine.safetensors": b"other"},
+        "card": "# card",
+        "files": {
+            "encoder.fp32.onnx": to_onnx(fuse(made.model.encoder)).SerializeToString(),
+            "probes/mine.safetensors": b"other",
+        },
     }  # fmt: skip
     return bundle_writer.write(path, **{**values, **changes})
 
@@ -239,6 +245,18 @@ def test_probes_of_another_network_are_refused(found: tuple[Path, Checkpoint], t
     write_bundle(tmp_path / "bundle", other)
     with pytest.raises(BundleError, match="made from another network"):
         add_to_bundle(tmp_path / "bundle", of_checkpoint(found[1]), {})
+
+
+def test_probes_of_other_weights_are_refused(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    """Of the same architecture and preprocessing, as the last and the best of a run are."""
+    before = write_bundle(tmp_path / "bundle", checkpoint.initialise(TINY, 4, PREPROCESSING))
+    arguments = ["probe", found[0], "--data", data, "-b", tmp_path / "bundle", "--pooling", "mean"]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 1
+    assert "was made from other weights than this checkpoint's" in result.output
+    assert bundle.load(tmp_path / "bundle").digest == before.digest
 
 
 def test_data_without_labels_are_refused(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
