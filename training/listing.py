@@ -71,6 +71,8 @@ def said(listing: Listing | None, path: Path) -> Listed:
 
 
 def _line(values: dict[str, str]) -> Listed:
+    if not values.get("id"):
+        raise ValueError("no id")
     name = PurePosixPath(values["id"])
     lat = float(values["lat"]) if values.get("lat") else None
     lon = float(values["lon"]) if values.get("lon") else None

@@ -85,13 +85,19 @@ def read_pixels(
 
 
 def centre(header: Header, window: Window) -> tuple[float | None, float | None]:
-    """Latitude and longitude (WGS 84 degrees) of a window's centre, None without georeferencing."""
+    """Latitude and longitude (WGS 84 degrees) of a window's centre, None without georeferencing.
+
+    As in the service: None also where the system does not reach, and longitudes of 0 to 360 become those of
+    -180 to 180.
+    """
     if header.crs is None:
         return None, None
     x, y = header.transform @ (window.col_off + window.width / 2, window.row_off + window.height / 2)
     (lon,), (lat,) = reproject(header.crs, "EPSG:4326", [x], [y])
-    if not (math.isfinite(lat) and math.isfinite(lon)):
+    if not (math.isfinite(lon) and abs(lat) <= metadata.MAX_LATITUDE):
         return None, None
+    if abs(lon) > metadata.MAX_LONGITUDE:
+        lon = (lon + 180) % 360 - 180
     return lat, lon
 
 

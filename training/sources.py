@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 from zipfile import BadZipFile
 
@@ -21,8 +23,14 @@ from training.listing import Listed, Listing
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
 UInt16Array = NDArray[np.uint16]
 
-# What numpy raises for files that are no archive, are cut off, hold Python objects or a bare array.
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile)
+# What numpy raises for files that are no archive, are cut off or damaged, encrypted, hold Python objects or a
+# bare array.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, BadZipFile, TokenError,
+    zlib.error,
+)  # fmt: skip
+# Of an .npz set, beside `x`: one value a tile. Whatever else is in it is not read.
+_COLUMNS = ("lat", "lon", "time", "label", "id", "group", "gsd", "b1_estimated")
 
 # "..._0040_1320": row and column offset (px) of a tile that was cut from a scene.
 _OFFSETS = re.compile(r"^(?P<scene>.*)_(?P<row>\d{4})_(?P<col>\d{4})$")
@@ -83,7 +91,7 @@ def npz_names(path: Path) -> list[str]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if "id" in archive:
-                return [str(name) for name in archive["id"]]
+                return [_text(name) for name in archive["id"]]
             return [_unnamed(path, i) for i in range(len(archive["x"]))]
     except _UNREADABLE:
         return []
@@ -102,7 +110,7 @@ def read_npz(
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
+            columns = {name: archive[name] for name in ("x", *_COLUMNS) if name in archive}
     except _UNREADABLE as error:
         yield Skipped(str(path), f"not an .npz set that can be read: {error}")
         return
@@ -112,6 +120,10 @@ def read_npz(
         found = "no array x" if x is None else f"x of {x.dtype} {x.shape}"
         yield Skipped(str(path), f"{found}; expected uint16 (N, {', '.join(map(str, expected))})")
         return
+    for name, column in columns.items():
+        if name != "x" and column.shape != (len(x),):
+            yield Skipped(str(path), f"{name} of shape {column.shape}; expected ({len(x)},), a value a tile")
+            return
     samples: list[Sample] = []
     for i in range(len(x)):
         sample = _npz_row(path, columns, i, source, listing)
@@ -127,22 +139,23 @@ def _npz_row(
 ) -> Sample | Skipped | None:
     """The tile of a row, why there is none, or None where it is not listed."""
     row = {name: column[i] for name, column in columns.items()}
-    name = str(row.get("id", _unnamed(path, i)))
+    name = _text(row.get("id", _unnamed(path, i)))
     if listing is not None and name not in listing:
         return None
     said = Listed(name) if listing is None else listing[name]
     if not row["x"].any():
         return Skipped(f"{path}#{name}", "every pixel is zero")
-    lat, lon = float(row.get("lat", np.nan)), float(row.get("lon", np.nan))
-    if said.lat is not None and said.lon is not None:
-        lat, lon = said.lat, said.lon
-    placed = bool(np.isfinite(lat) and np.isfinite(lon))
-    time = str(row.get("time", "")) or source.when
     try:
+        lat, lon = float(row.get("lat", np.nan)), float(row.get("lon", np.nan))
+        if said.lat is not None and said.lon is not None:
+            lat, lon = said.lat, said.lon
+        if placed := bool(np.isfinite(lat) and np.isfinite(lon)):
+            metadata.check_position(lat, lon)
+        time = _text(row.get("time", "")) or source.when
         when = said.when or (metadata.parse_datetime(time) if time else None)
-    except MetadataError as error:
+    except (MetadataError, ValueError) as error:  # ValueError: positions that are no numbers
         return Skipped(f"{path}#{name}", str(error))
-    label = str(row.get("label", ""))
+    label = _text(row.get("label", ""))
     return Sample(
         id=name,
         dn=row["x"],
@@ -150,10 +163,16 @@ def _npz_row(
         lat=lat if placed else None,
         lon=lon if placed else None,
         gsd=float(row.get("gsd", np.nan)),
-        group=str(row.get("group", name)),
+        group=_text(row.get("group", name)),
         labels=said.labels if said.labels is not None else tuple(label.split("|")) if label else (),
         b1_estimated=bool(row.get("b1_estimated", False)),
     )
+
+
+def _text(value: object) -> str:
+    """A value of a text column; numpy's bytes are text too, and its "not a time" is none."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return "" if text == "NaT" else text
 
 
 def _unnamed(path: Path, i: int) -> str:

@@ -34,6 +34,7 @@ def test_a_listing_says_what_the_files_do_not(tmp_path: Path) -> None:
         (b"id,lat,lon\na,95,0\n", r"line 2: lat is 95"),
         (b"id,lat,lon\na,5,\n", r"line 2: lat came without lon"),
         (b"a\nb\na\n", r"line 3: a is listed twice"),
+        (b"datetime,id\n2020-01-01\n", r"line 2: no id"),
         (b"\xff\xfe\xff", r"not a readable CSV"),
     ],
 )

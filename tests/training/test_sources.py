@@ -146,6 +146,17 @@ def test_scene_is_cut_into_a_grid_with_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "scene"])
+def test_longitudes_up_to_360_are_those_of_the_service(tmp_path: Path, kind: str) -> None:
+    origin = (246.0, 51.0)
+    write(
+        tmp_path / "f/a.tif", geotiff(dn_pixels(40, 40), crs="EPSG:4326", origin=origin, pixel_size=0.00027)
+    )
+    path = "f/a.tif" if kind == "scene" else "f"
+    found = packing(tmp_path, {"name": "f", "kind": kind, "path": path})
+    assert found.column("lon")[0] == pytest.approx(-114.0 + 20 * 0.00027)
+
+
+@pytest.mark.parametrize("kind", ["folder", "scene"])
 def test_pixels_that_a_mask_in_the_file_hides_are_nodata(tmp_path: Path, kind: str) -> None:
     pixels, mask = dn_pixels(40, 80 if kind == "scene" else 40), np.full((40, 40), 255, np.uint8)
     mask[:10] = 0
