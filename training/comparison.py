@@ -64,7 +64,7 @@ def compare(
         "folds": count,
         "probes": with_differences([(f, p, s) for f, p, s in rows]),
         "retrieval": {
-            "chance": searches[0][3],
+            "chance": searches[0][3] if np.isfinite(searches[0][3]) else None,
             "rows": with_differences([(f, p, s) for f, p, s, _ in searches]),
         },
         "k_shot": _k_shot(task, described, draws, seed, progress),

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from model import checkpoint, metadata
+from model import checkpoint
 from model.checkpoint import Checkpoint
 from training import landcover, metrics, reconstruction, tasks
 from training.comparison import compare, with_differences
 from training.embeddings import METADATA
 from training.features import PLACE_AND_TIME, features
-from training.heldout import EvaluationError, Tiles, read
+from training.heldout import Tiles, read
 from training.landcover import Windows
+from training.scene import LandCover, Scene, read_scene
 from training.tasks import Task
 
 UNTRAINED_SEED = 0
@@ -58,16 +58,6 @@ class Settings:
         return replace(self, splits=tuple(splits))
 
 
-@dataclass(frozen=True)
-class LandCover:
-    """A classified raster, a scene in the same system, and when the scene was taken."""
-
-    scene: Path
-    raster: Path
-    names: dict[int, str]
-    when: str = ""  # RFC 3339 or a date; '' unknown
-
-
 def evaluate(
     found: Checkpoint,
     data: Path,
@@ -90,27 +80,16 @@ def evaluate(
 
     Raises:
         PackError: the data cannot be read.
+        EvaluationError: no tile is without invalid pixels, or the scene or its land cover cannot be used.
     """
     settings = settings or Settings()
     begun = time.monotonic()
     tiles = read(data, found.preprocessing, settings.splits)
+    scene = None if land_cover is None else read_scene(land_cover, found, settings.stride)  # before the work
     classified, left_out = tasks.find(tiles, settings.max_tiles, settings.seed)
     untrained = checkpoint.initialise(found.config, UNTRAINED_SEED, found.preprocessing)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as progress:
-        result: dict[str, Any] = {
-            "checkpoint": {
-                "info": found.info,
-                "config": found.config.to_dict(),
-                "preprocessing": found.preprocessing.to_dict(),
-                "parameters": sum(p.numel() for p in found.model.parameters()),
-            },
-            "settings": asdict(settings),
-            "data": _data(tiles, left_out),
-            "tasks": {t.name: _task(t, found, untrained, settings, progress) for t in classified},
-        }
-        if land_cover is not None:
-            result["land_cover"] = _land_cover(land_cover, tiles, found, untrained, settings, progress)
         count = min(settings.max_reconstruction_tiles, len(tiles)) * len(METADATA)
         bar = progress.add_task("reconstruction", total=count)
         errors = reconstruction.measure(
@@ -121,15 +100,38 @@ def evaluate(
             advance=lambda n: progress.advance(bar, n),
         )
         progress.update(bar, completed=count)
+        result: dict[str, Any] = {
+            "checkpoint": {
+                "info": found.info,
+                "config": found.config.to_dict(),
+                "preprocessing": found.preprocessing.to_dict(),
+                "parameters": sum(p.numel() for p in found.model.parameters()),
+            },
+            "settings": asdict(settings),
+            "data": _data(tiles, _seen(tiles, found.info, settings.splits), left_out),
+            "tasks": {t.name: _task(t, found, untrained, settings, progress) for t in classified},
+        }
+        if scene is not None:
+            result["land_cover"] = _land_cover(scene, tiles, found, untrained, settings, progress)
         result["reconstruction"] = reconstruction.summarise(errors, settings.resamples)
     result["seconds"] = round(time.monotonic() - begun, 1)
     return result
 
 
-def _data(tiles: Tiles, left_out: list[str]) -> dict[str, Any]:
+def _seen(tiles: Tiles, info: dict[str, Any], splits: Sequence[str]) -> bool | None:
+    """Whether these splits were trained on, by the recipes of the run and of the encoder it began with."""
+    if tiles.seen is None:
+        return None
+    split = info.get("recipe", {"data": {}})["data"].get("split", "train")  # None trained on all
+    if split is None or split in splits:
+        return True
+    return "encoder" in info and bool(_seen(tiles, info["encoder"], splits))
+
+
+def _data(tiles: Tiles, seen: bool | None, left_out: list[str]) -> dict[str, Any]:
     sources, counts = np.unique(tiles["source"], return_counts=True)
     return {
-        "seen_in_pretraining": tiles.seen,
+        "seen_in_pretraining": seen,
         "tiles": len(tiles),
         "places": len(np.unique(tiles["place"])),
         "sources": {str(s): int(c) for s, c in zip(sources, counts, strict=True)},
@@ -155,7 +157,7 @@ def _task(
 
 
 def _land_cover(
-    what: LandCover,
+    scene: Scene,
     tiles: Tiles,
     found: Checkpoint,
     untrained: Checkpoint,
@@ -163,14 +165,12 @@ def _land_cover(
     progress: Progress,
 ) -> dict[str, Any]:
     """The scene's windows, and the tiles of every source that lie on the raster in numbers."""
-    cover = landcover.read_cover(what.raster, what.names)
-    cut = landcover.cut(what.scene, cover, settings.stride, found.config.image_size)
     sets: dict[str, tuple[Windows, Tiles, int | None]] = {
-        f"scene {what.scene.stem}": (cut, _as_tiles(cut, what.when, found), settings.stride)
+        f"scene {scene.name}": (scene.windows, scene.tiles, settings.stride)
     }
     for source in np.unique(tiles["source"]):
         of_source = tiles.take(np.flatnonzero(tiles["source"] == source))
-        windows, index = landcover.under(of_source, cover, found.config.image_size)
+        windows, index = landcover.under(of_source, scene.cover, found.config.image_size)
         if len(index) >= MIN_WINDOWS:
             pick = np.sort(
                 np.random.default_rng(settings.seed).permutation(len(index))[: settings.max_windows]
@@ -212,31 +212,6 @@ def _regressions(
         "score": "r2",
         "rows": with_differences(rows),
     }
-
-
-def _as_tiles(windows: Windows, when: str, found: Checkpoint) -> Tiles:
-    acquired = metadata.parse_datetime(when) if when else None
-    convention = found.preprocessing.hour_convention
-    positions = zip(windows.lat, windows.lon, strict=True)
-    encoded = [
-        metadata.encode(acquired, float(a), float(b), hour_convention=convention) for a, b in positions
-    ]
-    rows = np.arange(len(windows.dn))
-    columns: dict[str, NDArray[Any]] = {"encodings": np.stack(encoded), "place": rows}
-    return Tiles(columns, (windows.dn,), np.zeros_like(rows), rows, found.preprocessing, seen=None)
-
-
-def parse_classes(text: str) -> dict[int, str]:
-    """`1=built up,2=water` → names by code.
-
-    Raises:
-        EvaluationError: another form.
-    """
-    try:
-        pairs = [part.split("=", 1) for part in text.split(",")]
-        return {int(code): name.strip() for code, name in pairs}
-    except ValueError:
-        raise EvaluationError(f"land-cover classes {text!r}: expected CODE=NAME,CODE=NAME") from None
 
 
 def _bar(progress: Progress, title: str) -> Callable[[int, int], None]:

@@ -35,9 +35,11 @@ def evaluate(
     from model import checkpoint
     from training import charts, report
     from training.commands import limit_threads, reported
-    from training.evaluate import LandCover, Settings, parse_classes
+    from training.evaluate import Settings
     from training.evaluate import evaluate as measure
     from training.heldout import EvaluationError
+    from training.landcover import parse_classes
+    from training.scene import LandCover
 
     with reported():
         if (scene is None) != (land_cover is None):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from model import tiles as tile_rules
+from model.bands import BANDS
 from training import linear, metrics
 from training.heldout import EvaluationError, Tiles
 from training.metrics import Estimate
@@ -56,10 +61,38 @@ class Cover:
     inverse: rasterio.Affine  # coordinates → column, row
 
 
+def parse_classes(text: str) -> dict[int, str]:
+    """`1=built up,2=water` → names by code.
+
+    Raises:
+        EvaluationError: another form.
+    """
+    try:
+        pairs = [part.split("=", 1) for part in text.split(",")]
+        return {int(code): name.strip() for code, name in pairs}
+    except ValueError:
+        raise EvaluationError(f"land-cover classes {text!r}: expected CODE=NAME,CODE=NAME") from None
+
+
 def read_cover(path: Path, names: dict[int, str]) -> Cover:
-    """Read band 1; codes without a name count as not classified."""
-    with rasterio.open(path) as file:
+    """Read band 1; codes without a name count as not classified.
+
+    Raises:
+        EvaluationError: it cannot be read, or has no coordinate system.
+    """
+    with _open(path) as file:
+        if file.crs is None:
+            raise EvaluationError(f"{path}: the land cover has no coordinate system")
         return Cover(file.read(1).astype(np.int64), names, file.crs.to_string(), ~file.transform)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with rasterio.open(path) as file:
+            yield file
+    except RasterioError as error:
+        raise EvaluationError(f"{path}: cannot be read ({error})") from error
 
 
 def fractions(cover: Cover, left: float, top: float, right: float, bottom: float) -> FloatArray | None:
@@ -98,10 +131,15 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
     """Windows of a georeferenced 7-band scene (DN) every `stride` px, where the raster covers them.
 
     Raises:
-        EvaluationError: the scene has another coordinate system than the raster, or no window is covered.
+        EvaluationError: it cannot be read, is no seven bands of DN, has another coordinate system than the
+            raster, or no window is covered.
     """
     dn, position, centre, found = [], [], [], []
-    with rasterio.open(scene) as file:
+    with _open(scene) as file:
+        if set(file.dtypes) != {"uint16"} or file.count != len(BANDS):
+            raise EvaluationError(
+                f"{scene} has {file.count} bands of {file.dtypes[0]}; expected the seven as DN, uint16"
+            )
         if file.crs is None or file.crs.to_string() != cover.crs:
             raise EvaluationError(
                 f"{scene} is in {file.crs}, the land cover in {cover.crs}; expected the same"

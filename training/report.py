@@ -134,7 +134,12 @@ def _task(name: str, task: Mapping[str, Any]) -> list[str]:
     lines += ["### Differences of the encoder to its baselines", ""]
     lines += _difference_table(task["probes"])
     chance = task["retrieval"]["chance"]
-    lines += ["### Retrieval", "", f"A random order gives {chance:.3f} in both columns.", ""]
+    random = (
+        "No label occurs in two places, so that there is nothing to find."
+        if chance is None
+        else f"A random order gives {chance:.3f} in both columns."
+    )
+    lines += ["### Retrieval", "", random, ""]
     lines += _score_table(task["retrieval"]["rows"])
     lines += _difference_table(task["retrieval"]["rows"])
     shots = task["k_shot"]

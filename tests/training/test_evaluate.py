@@ -121,16 +121,6 @@ def test_every_description_is_repeated_as_often(data: Path) -> None:
     assert first["scores"] == second["scores"]
 
 
-def test_scene_and_land_cover_belong_together(
-    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
-) -> None:
-    result = CliRunner().invoke(
-        app, ["evaluate", str(found[0]), "--data", str(data), "-o", str(tmp_path), "--scene", "x.tif"]
-    )
-    assert result.exit_code == 1
-    assert "--scene and --land-cover belong together" in result.output
-
-
 @pytest.mark.slow
 def test_figures_are_drawn(found: tuple[Path, Checkpoint], data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
