@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,8 @@ from training.loss import LossConfig
 from training.schedule import Schedule
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
+_Split = Literal["train", "validation", "test", "buffer"]  # shards.SPLITS
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataConfig(BaseModel):
@@ -21,8 +23,8 @@ class DataConfig(BaseModel):
     model_config = _STRICT
 
     path: Path
-    split: str | None = Field(default="train", description="None uses every tile")
-    validation_split: str | None = Field(default="validation", description="None validates on nothing")
+    split: _Split | None = Field(default="train", description="None uses every tile")
+    validation_split: _Split | None = Field(default="validation", description="None validates on nothing")
     weights: dict[str, float] | None = Field(
         default=None, description="share of views per source; None: by number of tiles"
     )
@@ -47,9 +49,9 @@ class OptimiserConfig(BaseModel):
 
     model_config = _STRICT
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine",
         description="after the warm-up; constant ends with `decay` and can be lengthened before",
@@ -82,6 +84,12 @@ class RunConfig(BaseModel):
     validate_every: int = Field(default=500, ge=1, description="steps")
     save_every: int = Field(default=500, ge=1, description="steps")
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _text(cls, precision: object) -> object:
+        """`run.precision=32` on a command line is a number."""
+        return str(precision) if isinstance(precision, int) else precision
+
 
 class PretrainConfig(BaseModel):
     """A pretraining run."""
@@ -103,7 +111,7 @@ class PretrainConfig(BaseModel):
     data: DataConfig
     optimiser: OptimiserConfig
     loss: LossConfig = LossConfig()
-    mask_ratio: float = Field(default=0.75, ge=0, lt=1)
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     batch_size: int = Field(default=128, ge=1, description="tiles per device and micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per step")
     steps: int | None = Field(default=None, ge=1)
@@ -125,6 +133,15 @@ class PretrainConfig(BaseModel):
     def _one_length(self) -> PretrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"expected exactly one of steps and epochs; got {self.steps} and {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _some_hidden(self) -> PretrainConfig:
+        patches = self.architecture.num_patches
+        if not 0 < int(patches * (1 - self.mask_ratio)) < patches:  # those that stay visible
+            raise ValueError(
+                f"mask_ratio {self.mask_ratio:g} hides all or none of {patches} patches; expected some"
+            )
         return self
 
     @property

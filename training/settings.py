@@ -22,9 +22,12 @@ PACKAGED = Path(__file__).parent / "configs"
 
 
 def find(name: Path) -> Path:
-    """A file, or by its bare name one of the configurations that come with the package."""
+    """A file, or by its bare name one of the configurations that come with the package.
+
+    A folder is none: the run of a recipe may well lie in one of the recipe's name.
+    """
     packaged = PACKAGED / f"{name}.yaml"
-    return packaged if not name.exists() and name.parent == Path() and packaged.exists() else name
+    return packaged if not name.is_file() and name.parent == Path() and packaged.exists() else name
 
 
 def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:

@@ -62,6 +62,13 @@ def test_overrides_reach_nested_keys() -> None:
         ("model.layers=2", "layers"),
         ("epochs=3", "exactly one of steps and epochs; got 6 and 3"),
         ("data.weights={a: 0}", "positive"),
+        ("data.split=tests", r"data\.split: .*got 'tests'"),
+        ("data.validation_split=tests", r"data\.validation_split: .*got 'tests'"),
+        ("optimiser.betas=[0.9, 1]", r"optimiser\.betas\.1: .*less than 1; got 1"),
+        ("optimiser.learning_rate=.inf", "finite number; got inf"),
+        ("mask_ratio=0", "greater than 0"),
+        ("mask_ratio=0.995", "mask_ratio 0.995 hides all or none of 100 patches"),
+        ("run.precision=64", "got '64'"),
         ("steps", "expected key=value"),
         ("data.path=???", "data.path"),
         ("a.b=[", "a.b"),
@@ -70,6 +77,19 @@ def test_overrides_reach_nested_keys() -> None:
 def test_what_is_wrong_is_named(override: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         recipe(override)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_a_precision_is_given_as_the_error_of_a_run_advises(precision: str) -> None:
+    assert recipe(f"run.precision={precision}").run.precision == precision
+
+
+def test_a_folder_of_the_recipes_name_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smoke").mkdir()  # a run's, say
+    assert recipe().name == "smoke"
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"- 1\n- 2\n", b"just text"])
