@@ -40,6 +40,12 @@ class RunLog:
 def _truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
-    header, *rows = path.read_text().splitlines()
-    kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
-    path.write_text("\n".join([header, *kept]) + "\n")
+    # Where the disk was full or the machine stopped, the last row is cut off, or there is none.
+    rows = [row for row in path.read_text().splitlines(keepends=True) if row.endswith("\n")]
+    if not rows:
+        path.unlink()
+        return
+    kept = [row for row in rows[1:] if int(row.split(",", 1)[0]) <= step]
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join([rows[0], *kept]))
+    partial.replace(path)
