@@ -18,7 +18,7 @@ from training import panels, tasks
 from training.charts import BLUE, GREY, ORANGE, PALETTE, RED, figure, save
 from training.contact_sheet import sheet
 from training.embeddings import embed
-from training.heldout import Tiles, read
+from training.heldout import EvaluationError, Tiles, read
 from training.probe import validate
 from training.tasks import Task
 
@@ -54,7 +54,10 @@ def draw(
 
     Raises:
         PackError: the data cannot be read.
+        EvaluationError: `run` is no folder of a run.
     """
+    if run is not None and not (run / "train.csv").is_file():
+        raise EvaluationError(f"{run} has no train.csv; expected the folder of a pretraining run")
     tiles = read(data, found.preprocessing, splits)
     whole = tiles.take(np.flatnonzero(tiles["valid_fraction"] == 1))
     paths: list[Path] = []
@@ -134,6 +137,12 @@ def project(embedded: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     return flat
 
 
+def style(number: int) -> tuple[str, str]:
+    """Colour and marker of a class or source; a colour that comes again does with another marker."""
+    turn, place = divmod(number, len(PALETTE))
+    return PALETTE[place], MARKERS[(place + turn) % len(MARKERS)]
+
+
 def map_by_label(embedded: NDArray[np.float32], task: Task, seed: int = 0) -> Figure:
     """Embeddings of a multi-class task in two dimensions, a colour and a marker for every class."""
     at = project(embedded, seed)
@@ -141,7 +150,7 @@ def map_by_label(embedded: NDArray[np.float32], task: Task, seed: int = 0) -> Fi
     axes = made.subplots()
     for c, name in enumerate(task.classes):
         rows = task.truth[:, c]
-        colour, marker = PALETTE[c % len(PALETTE)], MARKERS[c % len(MARKERS)]
+        colour, marker = style(c)
         axes.scatter(
             at[rows, 0], at[rows, 1], s=34, color=colour, marker=marker, edgecolor="black", lw=0.4, label=name
         )
@@ -157,7 +166,7 @@ def map_by_source(found: Checkpoint, tiles: Tiles, seed: int = 0) -> Figure:
     axes = made.subplots()
     for c, name in enumerate(np.unique(tiles["source"])):
         rows = tiles["source"] == name
-        colour, marker = PALETTE[c % len(PALETTE)], MARKERS[c % len(MARKERS)]
+        colour, marker = style(c)
         axes.scatter(
             at[rows, 0],
             at[rows, 1],
