@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.config import ConfigError, ModelConfig, Preprocessing
+from model.config import PREPROCESSING_VERSION, ModelConfig, Preprocessing
 from model.moe_mae import MoEMAE
 from model.targets import Targets
 
@@ -65,7 +65,13 @@ def build(
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `path` at once or not at all."""
+    """Write `path` at once or not at all.
+
+    Raises:
+        CheckpointError: it is a folder.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected the name of a file")
     header = {
         "format": FORMAT,
         "config": checkpoint.config.to_dict(),
@@ -107,11 +113,18 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path}: checkpoint format {version}, this release reads {FORMAT}")
         config = ModelConfig.from_dict(header["config"])
         preprocessing = Preprocessing.from_dict(header["preprocessing"])
+        if preprocessing.version > PREPROCESSING_VERSION:
+            raise CheckpointError(
+                f"{path} was made for preprocessing version {preprocessing.version}; this program knows "
+                f"versions up to {PREPROCESSING_VERSION}: a newer landmoe is needed"
+            )
         targets = header.get("targets", "absolute")  # none in files from before there was a choice
         if targets not in get_args(Targets):
             raise CheckpointError(f"{path}: targets {targets!r}; expected one of {get_args(Targets)}")
         return build(config, preprocessing, state, header["info"], targets)
-    except (KeyError, TypeError, AttributeError, ConfigError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{path}: the header cannot be read ({error})") from error
 
 

@@ -87,6 +87,43 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": [1.0] * 6, "std": [1.0] * 6}, "statistics of 6 bands for 7 input bands"),
+        ({"mean": ["a"] * 7}, "the header cannot be read"),
+        ({"version": 99}, "made for preprocessing version 99; this program knows versions up to"),
+    ],
+)
+def test_preprocessing_that_cannot_be_done_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    made = checkpoint.initialise(SMALL, seed=1)
+    checkpoint.save(path, made)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[checkpoint.HEADER_KEY])
+    header["preprocessing"] |= changes
+    save_file(made.model.state_dict(), path, metadata={checkpoint.HEADER_KEY: json.dumps(header)})
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(path)
+
+
+def test_a_folder_is_no_checkpoint_to_write(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder"):
+        checkpoint.save(tmp_path, checkpoint.initialise(SMALL, seed=1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_damage_anywhere_in_a_pth_is_one_error(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3), "b": 1.5}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "a.pth").read_bytes()
+    for at in range(0, len(data) - 12, 3):  # the last twelve bytes are the tensor's values
+        (tmp_path / "b.pth").write_bytes(data[:at] + bytes([data[at] ^ 0x15]) + data[at + 1 :])
+        with pytest.raises(CheckpointError):
+            import_reference(tmp_path / "b.pth", SMALL)
+
+
 def test_published_layout_and_back(published_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({"epoch": 7, "model_state": published_state, "best_train_loss": 0.5}, tmp_path / "a.pth")
     read = import_reference(tmp_path / "a.pth", SMALL, published=True)
