@@ -32,8 +32,10 @@ def init(
     """Write a checkpoint with seeded, untrained weights."""
     from model import checkpoint
     from model.config import SIZES
+    from training.commands import reported
 
-    checkpoint.save(output, checkpoint.initialise(SIZES[size], seed))
+    with reported():
+        checkpoint.save(output, checkpoint.initialise(SIZES[size], seed))
     typer.echo(f"{output}: untrained, size {size}, seed {seed}")
 
 
@@ -67,10 +69,10 @@ def import_reference(
         architecture = read_config(config) if config else SIZES[size] if size else None
         path = hub.fetch_file(source) if hub.is_address(source) else Path(source)
         found = read(path, architecture, published=published)
-    except (checkpoint.CheckpointError, ConfigError, hub.HubError) as error:
+        checkpoint.save(output, found)
+    except (checkpoint.CheckpointError, ConfigError, hub.HubError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    checkpoint.save(output, found)
     parameters = sum(p.numel() for p in found.model.parameters())
     typer.echo(f"{output}: {parameters:,} parameters, trained: {'yes' if found.info['trained'] else 'no'}")
 

@@ -38,6 +38,7 @@ def reported() -> Iterator[None]:
         BundleError,
         CheckpointError,
         EvaluationError,
+        OSError,  # an output that cannot be written
     ) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
