@@ -23,7 +23,8 @@ def validate(
 
     Returns:
         `masked`: over all bands. `band_mean`: of guessing each band's mean over the tile's visible pixels.
-        `ratio`: the first through the second. `SR_B1` … `SR_B7`: per band.
+        `ratio`: the first through the second. `SR_B1` … `SR_B7`: per band, NaN where it
+        was measured in no tile.
     """
     bands, size = model.config.in_channels, model.config.patch_size
     model_error = np.zeros(bands)
@@ -59,7 +60,7 @@ def validate(
             counts += hidden.sum((0, 1, 3)).cpu().numpy()
     model.train(was_training)
     total, guessed = model_error.sum() / counts.sum(), guess_error.sum() / counts.sum()
-    per_band = model_error / np.maximum(counts, 1)
+    per_band = np.where(counts > 0, model_error / np.maximum(counts, 1), np.nan)
     summary = {"masked": total, "band_mean": guessed, "ratio": total / max(guessed, 1e-12)}
     return {k: float(v) for k, v in {**summary, **dict(zip(BANDS, per_band, strict=False))}.items()}
 

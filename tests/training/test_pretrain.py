@@ -204,6 +204,10 @@ def test_validation_sees_the_same_masks_every_time(data: Path, tmp_path: Path) -
     bands = [first[f"SR_B{i}"] for i in range(1, 8)]
     assert first["ratio"] == pytest.approx(first["masked"] / first["band_mean"])
     assert min(bands) < first["masked"] < max(bands)
+    run.validation._b1_estimated[:] = True  # of no tile is the coastal band measured
+    unmeasured = validate(run.model, run.validation, **options)  # type: ignore[arg-type]
+    assert np.isnan(unmeasured["SR_B1"])
+    assert np.isfinite(unmeasured["masked"])
 
 
 def test_bf16_trains_too(data: Path, tmp_path: Path) -> None:
