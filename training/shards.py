@@ -130,7 +130,7 @@ def open_packed(path: Path) -> PackedSet:
     """Open the packed set in a folder.
 
     Raises:
-        PackError: there is none, or it was written by another format version.
+        PackError: there is none, or it is not of this program or of another format version.
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -138,13 +138,17 @@ def open_packed(path: Path) -> PackedSet:
         raise PackError(
             f"{path} has no manifest.json: not a packed set, or packing has not finished"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON or of UTF-8
         raise PackError(f"{path / 'manifest.json'} is not JSON: {error}") from error
-    if manifest.get("format") != FORMAT_VERSION:
-        raise PackError(
-            f"{path} has format {manifest.get('format')!r}, expected {FORMAT_VERSION}; pack again"
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise PackError(f"{path} has format {found!r}, expected {FORMAT_VERSION}; pack again")
+    try:
+        shards = tuple(
+            Shard(path / "shards" / s["name"], s["source"], s["count"]) for s in manifest["shards"]
         )
-    shards = tuple(Shard(path / "shards" / s["name"], s["source"], s["count"]) for s in manifest["shards"])
+    except (KeyError, TypeError) as error:
+        raise PackError(f"{path / 'manifest.json'} is not as `pack` writes it ({error!r})") from error
     return PackedSet(path, manifest, shards)
 
 

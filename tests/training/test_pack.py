@@ -101,6 +101,9 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     [
         (lambda p: (p.path / "manifest.json").write_text("{"), "not JSON"),
         (lambda p: (p.path / "manifest.json").write_text('{"format": 99}'), "format 99, expected 1"),
+        (lambda p: (p.path / "manifest.json").write_text("[]"), "format None, expected 1"),
+        (lambda p: (p.path / "manifest.json").write_text('{"format": 1}'), "not as `pack` writes it"),
+        (lambda p: (p.path / "manifest.json").write_bytes(b"\xff"), "not JSON"),
         (lambda p: (p.shards[0].path / "encodings.npy").unlink(), "encodings"),
         (lambda p: (p.shards[0].path / "encodings.npy").write_bytes(b"junk"), "encodings"),
     ],
