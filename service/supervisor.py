@@ -71,8 +71,10 @@ class Supervisor:
 
     def _watch(self) -> bool:
         """Restarts what dies until told to stop; False if a process could not start."""
+        restarts: list[float] = []  # when; others are seen to meanwhile
         while True:
-            ready = wait([self._signals, *(process.sentinel for process in self._processes)])
+            pause = max(0.0, min(restarts) - time.monotonic()) if restarts else None
+            ready = wait([self._signals, *(process.sentinel for process in self._processes)], pause)
             if self._signals in ready:
                 self._signals.recv(1)
                 return True
@@ -82,11 +84,12 @@ class Supervisor:
                 if process.exitcode == STARTUP_FAILURE:
                     return False  # it would fail again
                 self._deaths = self._deaths + 1 if lived_s < _SOON_S else 0
-                pause = min(_LONGEST_PAUSE_S, 2.0 ** (self._deaths - 2)) if self._deaths > 1 else 0
+                pause = min(_LONGEST_PAUSE_S, 2.0 ** (self._deaths - 2)) if self._deaths > 1 else 0.0
                 log.error("worker died", pid=process.pid, status=process.exitcode, restart_in_s=pause)
-                if pause and wait([self._signals], pause):
-                    self._signals.recv(1)
-                    return True
+                restarts.append(time.monotonic() + pause)
+            due = [when for when in restarts if when <= time.monotonic()]
+            restarts = [when for when in restarts if when not in due]
+            for _ in due:
                 self._start()
 
     def _stop(self) -> bool:
