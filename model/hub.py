@@ -9,6 +9,7 @@ the hub's own checksum at every use, and every failure is one line.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ def _fetch(address: Address, file: str, revision: str | None, limit: int) -> Pat
     # Imported only here: most services load their bundle from a folder.
     from huggingface_hub import hf_hub_download
 
+    # It has a handler of its own: each line would come twice, and once not in the form of the program's log.
+    logging.getLogger("huggingface_hub").handlers.clear()
     repository = address.repository
     try:
         known = hf_hub_download(repository, file, revision=revision, library_name="landmoe", dry_run=True)

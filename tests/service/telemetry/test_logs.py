@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from service.telemetry import logs
+from tests.service.server_process import run
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,20 @@ def test_a_log_that_cannot_be_written_fails_nobody(log_format: Any, monkeypatch:
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Full(), "utf-8", write_through=True))
     logs.configure("info", log_format)
     structlog.get_logger().info("request")
+
+
+def test_what_the_hubs_library_says_is_one_json_line() -> None:
+    code = """
+import logging
+from model import hub
+from service.telemetry import logs
+
+logs.configure("info", "json")
+try:
+    hub.fetch_bundle("hf://owner/name")
+except hub.HubError:
+    logging.getLogger("huggingface_hub.utils").warning("once")
+"""
+    done = run("-c", code, program=sys.executable, HF_HUB_OFFLINE="1")
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["event"] == "once"
