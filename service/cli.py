@@ -133,3 +133,7 @@ def _fail(error: Exception) -> NoReturn:
 def main() -> None:
     """Console entry point."""
     app()
+
+
+if __name__ == "__main__":
+    main()

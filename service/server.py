@@ -19,6 +19,7 @@ from service.allocator import give_back_freed_memory
 from service.app import create_app
 from service.encoder_engine import check_engine, make_engine
 from service.engine import EngineError
+from service.file_limit import raise_limit
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
 from service.http.spool import Spool
@@ -75,6 +76,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     logs.configure(settings.log_level, settings.log_format)
     for name, like in misspelt(os.environ).items():
         log.warning("no such setting", variable=name, did_you_mean=like)
+    raise_limit()
     host, port = listener.getsockname()[:2]
     if settings.metrics_port == port:  # both could be bound
         raise StartError(f"LANDMOE_METRICS_PORT is {port}, the service's own port; choose another")

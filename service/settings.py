@@ -49,7 +49,10 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(default="auto", description="auto = console on a terminal, JSON elsewhere")
 
     engine_threads: int | None = Field(
-        default=None, ge=1, description="threads of the engine; the CPU quota divided by the workers if unset"
+        default=None,
+        ge=1,
+        le=1024,
+        description="threads of the engine; the CPU quota divided by the workers if unset",
     )
     max_batch_size: int | None = Field(
         default=None,
@@ -84,7 +87,7 @@ class Settings(BaseSettings):
         le=300,
         description="how long requests are still taken after it was told to stop, while /readyz says 503",
     )
-    decode_threads: int | None = Field(default=None, ge=1, description="the CPU quota if unset")
+    decode_threads: int | None = Field(default=None, ge=1, le=1024, description="the CPU quota if unset")
 
     max_upload_mb: float = Field(
         default=2000, gt=0, description="whole body of a request; 8,000 x 8,000 px of float32 are 1,792"
