@@ -155,7 +155,7 @@ class PretrainConfig(BaseModel):
         return Preprocessing(
             nodata_fill=self.data.nodata_fill,
             hour_convention=hour_convention,
-            missing_metadata_trained=self.data.drop_metadata > 0,
+            missing_metadata_trained=max(self.data.drop_metadata, self.data.drop_field) > 0,
         )
 
     def total_steps(self, tiles: int, world: int) -> int:

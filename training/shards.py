@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import metadata
-from model.config import HourConvention
+from model.config import PREPROCESSING_VERSION, HourConvention
 from training.sources import Sample, Skipped
 
 FORMAT_VERSION = 1
@@ -130,7 +130,8 @@ def open_packed(path: Path) -> PackedSet:
     """Open the packed set in a folder.
 
     Raises:
-        PackError: there is none, or it is not of this program or of another format version.
+        PackError: there is none, it is not of this program, of another format version, or its tiles were
+            prepared otherwise than those that this program serves.
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -143,6 +144,12 @@ def open_packed(path: Path) -> PackedSet:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT_VERSION:
         raise PackError(f"{path} has format {found!r}, expected {FORMAT_VERSION}; pack again")
+    rules = manifest.get("preprocessing_version")
+    if rules != PREPROCESSING_VERSION:
+        raise PackError(
+            f"{path} was packed by version {rules!r} of the rules of preparation, which are at "
+            f"{PREPROCESSING_VERSION} now; pack again"
+        )
     try:
         shards = tuple(
             Shard(path / "shards" / s["name"], s["source"], s["count"]) for s in manifest["shards"]

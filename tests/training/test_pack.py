@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from model.config import PREPROCESSING_VERSION
 from tests.rasters import geotiff
 from tests.training.packed import npz, packed, packing, write
 from training import shards
 from training.cli import app
 from training.pack import PackConfig, pack
 from training.shards import PackError, open_packed
+
+
+NOTHING_ELSE = json.dumps({"format": 1, "preprocessing_version": PREPROCESSING_VERSION})
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -102,7 +106,7 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
         (lambda p: (p.path / "manifest.json").write_text("{"), "not JSON"),
         (lambda p: (p.path / "manifest.json").write_text('{"format": 99}'), "format 99, expected 1"),
         (lambda p: (p.path / "manifest.json").write_text("[]"), "format None, expected 1"),
-        (lambda p: (p.path / "manifest.json").write_text('{"format": 1}'), "not as `pack` writes it"),
+        (lambda p: (p.path / "manifest.json").write_text(NOTHING_ELSE), "not as `pack` writes it"),
         (lambda p: (p.path / "manifest.json").write_bytes(b"\xff"), "not JSON"),
         (lambda p: (p.shards[0].path / "encodings.npy").unlink(), "encodings"),
         (lambda p: (p.shards[0].path / "encodings.npy").write_bytes(b"junk"), "encodings"),
@@ -112,6 +116,18 @@ def test_damage_is_named(tmp_path: Path, damage: object, message: str) -> None:
     damage(packed(tmp_path))  # type: ignore[operator]
     with pytest.raises(PackError, match=message):
         open_packed(tmp_path / "packed").column("encodings")
+
+
+def test_a_set_that_was_prepared_by_other_rules_is_packed_again(tmp_path: Path) -> None:
+    packed(tmp_path)
+    manifest = tmp_path / "packed/manifest.json"
+    said = json.loads(manifest.read_text())
+    for version in (said["preprocessing_version"] - 1, None):
+        manifest.write_text(json.dumps(said | {"preprocessing_version": version}))
+        with pytest.raises(PackError, match="rules of preparation.*pack again"):
+            open_packed(tmp_path / "packed")
+    config = PackConfig.model_validate(said["config"])
+    assert pack(config, tmp_path, tmp_path / "packed", workers=1, quiet=True).count > 0
 
 
 @pytest.mark.parametrize(
