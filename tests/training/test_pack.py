@@ -18,7 +18,6 @@ from training.cli import app
 from training.pack import PackConfig, pack
 from training.shards import PackError, open_packed
 
-
 NOTHING_ELSE = json.dumps({"format": 1, "preprocessing_version": PREPROCESSING_VERSION})
 
 
