@@ -123,7 +123,7 @@ def test_a_set_that_was_prepared_by_other_rules_is_packed_again(tmp_path: Path) 
     said = json.loads(manifest.read_text())
     for version in (said["preprocessing_version"] - 1, None):
         manifest.write_text(json.dumps(said | {"preprocessing_version": version}))
-        with pytest.raises(PackError, match="rules of preparation.*pack again"):
+        with pytest.raises(PackError, match=r"rules of preparation.*pack again"):
             open_packed(tmp_path / "packed")
     config = PackConfig.model_validate(said["config"])
     assert pack(config, tmp_path, tmp_path / "packed", workers=1, quiet=True).count > 0
