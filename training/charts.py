@@ -46,7 +46,10 @@ def tidy(axes: Axes) -> None:
 
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """All plots of a result."""
-    paths = [save(reconstruction_chart(result["reconstruction"]["all"]), folder / "reconstruction_error.png")]
+    paths = []
+    if "reconstruction" in result:
+        chart = reconstruction_chart(result["reconstruction"]["all"])
+        paths.append(save(chart, folder / "reconstruction_error.png"))
     for name, task in result["tasks"].items():
         stem = file_name(name)
         paths.append(save(probe_chart(name, task), folder / f"probes_{stem}.png"))

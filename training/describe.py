@@ -26,9 +26,14 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
     old = bundles.load(path)
     return bundle_writer.rewrite(
         old,
-        metrics=None if evaluation is None else {**old.metrics, "evaluation": _read(evaluation, old)},
+        metrics=None if evaluation is None else {**old.metrics, "evaluation": _evaluation(evaluation, old)},
         card=None if card is None else _text(card),
     )
+
+
+def _evaluation(path: Path, bundle: Bundle) -> dict[str, Any]:
+    """What was measured; what only a checkpoint's evaluation has stays from one before."""
+    return {**bundle.metrics.get("evaluation", {}), **_read(path, bundle)}
 
 
 def _text(path: Path) -> str:

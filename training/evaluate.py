@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on places that it was not trained on, beside baselines on the same folds.
+"""Evaluate a checkpoint or a bundle on places that it was not trained on, beside baselines on the same folds.
 
 The parts are in files of their own: comparison (probes, retrieval, few labels), landcover, reconstruction.
 This file decides what is measured on what; `report.py` turns the result into a table, `charts.py` into plots.
@@ -16,11 +16,12 @@ import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model import checkpoint
-from model.checkpoint import Checkpoint
-from training import landcover, metrics, reconstruction, tasks
+from model.moe_mae import MoEMAE
+from training import frozen, landcover, metrics, reconstruction, tasks
 from training.comparison import compare, with_differences
 from training.embeddings import METADATA
 from training.features import PLACE_AND_TIME, features
+from training.frozen import Frozen
 from training.heldout import Tiles, read
 from training.landcover import Windows
 from training.scene import LandCover, Scene, read_scene
@@ -59,7 +60,7 @@ class Settings:
 
 
 def evaluate(
-    found: Checkpoint,
+    found: Frozen,
     data: Path,
     *,
     settings: Settings | None = None,
@@ -69,7 +70,7 @@ def evaluate(
     """Measure everything that the data allow.
 
     Args:
-        found: the checkpoint.
+        found: the network. What is masked is reconstructed by a checkpoint's only; bundles have no decoder.
         data: a packed set, or a folder of `.npz` sets.
         settings: how much.
         land_cover: for the regression of land-cover fractions.
@@ -87,25 +88,17 @@ def evaluate(
     tiles = read(data, found.preprocessing, settings.splits)
     scene = None if land_cover is None else read_scene(land_cover, found, settings.stride)  # before the work
     classified, left_out = tasks.find(tiles, settings.max_tiles, settings.seed)
-    untrained = checkpoint.initialise(found.config, UNTRAINED_SEED, found.preprocessing)
+    untrained = frozen.of_checkpoint(checkpoint.initialise(found.config, UNTRAINED_SEED, found.preprocessing))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as progress:
-        count = min(settings.max_reconstruction_tiles, len(tiles)) * len(METADATA)
-        bar = progress.add_task("reconstruction", total=count)
-        errors = reconstruction.measure(
-            found.model,
-            tiles,
-            limit=settings.max_reconstruction_tiles,
-            seed=settings.seed,
-            advance=lambda n: progress.advance(bar, n),
-        )
-        progress.update(bar, completed=count)
+        # First, since it may refuse the tiles.
+        rebuilt = None if found.network is None else _reconstruction(found.network, tiles, settings, progress)
         result: dict[str, Any] = {
             "checkpoint": {
                 "info": found.info,
                 "config": found.config.to_dict(),
                 "preprocessing": found.preprocessing.to_dict(),
-                "parameters": sum(p.numel() for p in found.model.parameters()),
+                "parameters": _parameters(found),
             },
             "settings": asdict(settings),
             "data": _data(tiles, _seen(tiles, found.info, settings.splits), left_out),
@@ -113,9 +106,29 @@ def evaluate(
         }
         if scene is not None:
             result["land_cover"] = _land_cover(scene, tiles, found, untrained, settings, progress)
-        result["reconstruction"] = reconstruction.summarise(errors, settings.resamples)
+        if rebuilt is not None:
+            result["reconstruction"] = rebuilt
     result["seconds"] = round(time.monotonic() - begun, 1)
     return result
+
+
+def _parameters(found: Frozen) -> int | None:
+    """With the decoder; None of a bundle, which has none."""
+    return None if found.network is None else sum(p.numel() for p in found.network.parameters())
+
+
+def _reconstruction(network: MoEMAE, tiles: Tiles, settings: Settings, progress: Progress) -> dict[str, Any]:
+    count = min(settings.max_reconstruction_tiles, len(tiles)) * len(METADATA)
+    bar = progress.add_task("reconstruction", total=count)
+    errors = reconstruction.measure(
+        network,
+        tiles,
+        limit=settings.max_reconstruction_tiles,
+        seed=settings.seed,
+        advance=lambda n: progress.advance(bar, n),
+    )
+    progress.update(bar, completed=count)
+    return reconstruction.summarise(errors, settings.resamples)
 
 
 def _seen(tiles: Tiles, info: dict[str, Any], splits: Sequence[str]) -> bool | None:
@@ -140,7 +153,7 @@ def _data(tiles: Tiles, seen: bool | None, left_out: list[str]) -> dict[str, Any
 
 
 def _task(
-    task: Task, found: Checkpoint, untrained: Checkpoint, settings: Settings, progress: Progress
+    task: Task, found: Frozen, untrained: Frozen, settings: Settings, progress: Progress
 ) -> dict[str, Any]:
     bar = _bar(progress, f"{task.name}: embed")
     return compare(
@@ -159,8 +172,8 @@ def _task(
 def _land_cover(
     scene: Scene,
     tiles: Tiles,
-    found: Checkpoint,
-    untrained: Checkpoint,
+    found: Frozen,
+    untrained: Frozen,
     settings: Settings,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -189,8 +202,8 @@ def _regressions(
     name: str,
     windows: Windows,
     tiles: Tiles,
-    found: Checkpoint,
-    untrained: Checkpoint,
+    found: Frozen,
+    untrained: Frozen,
     settings: Settings,
     progress: Progress,
 ) -> dict[str, Any]:

@@ -9,6 +9,14 @@ import typer
 
 from model.probe import Pooling
 
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT | BUNDLE",
+        help="A landmoe checkpoint (.safetensors), or a bundle (folder, hf://owner/name), of which no "
+        "reconstruction is measured.",
+    ),
+]
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A landmoe checkpoint (.safetensors).")
 ]
@@ -18,7 +26,7 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="All cores if not
 
 
 def evaluate(
-    source: CheckpointArgument,
+    source: NetworkArgument,
     data: DataOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the plots.")],
     split: SplitOption = None,
@@ -31,9 +39,8 @@ def evaluate(
     quick: Annotated[bool, typer.Option("--quick", help="Only see whether everything runs.")] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure a checkpoint on held-out places beside baselines; write the table and the plots."""
-    from model import checkpoint
-    from training import charts, report
+    """Measure a network on held-out places beside baselines; write the table and the plots."""
+    from training import charts, frozen, report
     from training.commands import limit_threads, reported
     from training.evaluate import Settings
     from training.evaluate import evaluate as measure
@@ -50,7 +57,7 @@ def evaluate(
             cover = LandCover(scene, land_cover, parse_classes(land_cover_classes), scene_time)
         settings = Settings.quick() if quick else Settings()
         settings = settings.on(split or ["test"])
-        result = measure(checkpoint.load(source), data, settings=settings, land_cover=cover)
+        result = measure(frozen.load(source), data, settings=settings, land_cover=cover)
         for path in (*report.write(result, output), *charts.draw(result, output)):
             typer.echo(path)
 

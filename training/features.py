@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint import Checkpoint
 from model.probe import POOLINGS
 from training import embeddings
 from training.embeddings import METADATA, Metadata
+from training.frozen import Frozen
 from training.heldout import Tiles
 
 FloatArray = NDArray[np.float64]
@@ -44,8 +44,8 @@ class Features:
 
 def features(
     tiles: Tiles,
-    found: Checkpoint,
-    untrained: Checkpoint,
+    found: Frozen,
+    untrained: Frozen,
     seed: int,
     advance: Callable[[int, int], None] | None = None,
     *,
@@ -56,7 +56,7 @@ def features(
     `advance` is told how many tiles are done and how many there are to do.
     """
     dn = tiles.dn()
-    passes: list[tuple[str, Checkpoint, Metadata]] = [
+    passes: list[tuple[str, Frozen, Metadata]] = [
         (ENCODER, found, m) for m in METADATA if shuffled or m != "shuffled"
     ]
     passes += [(UNTRAINED, untrained, "on"), (UNTRAINED, untrained, "off")]
@@ -64,7 +64,7 @@ def features(
     for source, network, m in passes:
         encodings = embeddings.with_metadata(tiles, m, seed)
         step = None if advance is None else (lambda n: advance(n, len(passes) * len(dn)))
-        embedded = embeddings.embed(network.model.encoder, dn, encodings, POOLINGS, step)
+        embedded = network.embed(dn, encodings, POOLINGS, step)
         out += [Features(source, p, m, embedded[p].astype(np.float64)) for p in POOLINGS]
     statistics = embeddings.band_statistics(dn, found.preprocessing.mean, found.preprocessing.std)
     out.append(Features(BAND_STATISTICS, "", "off", statistics.astype(np.float64)))

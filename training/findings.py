@@ -20,20 +20,27 @@ def findings(result: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `reconstruction`: error of the model and the baselines over all bands, and the bands in which the
         model is better beyond the interval; `measures`: scores with metadata on and what they are above
-        the untrained encoder and the band statistics. Every estimate is {value, low, high}, 95 %.
+        the untrained encoder and the band statistics. Every estimate is {value, low, high}, 95 %. Of a
+        bundle, which has no decoder, there is no `reconstruction`.
     """
-    table = result["reconstruction"]["all"]
-    return {
+    found = {
         "protocol": "held-out places; 95 % intervals from a bootstrap over places",
         "step": result["checkpoint"]["info"].get("step"),
-        "reconstruction": {
-            "unit": result["reconstruction"]["unit"],
-            "tiles": result["reconstruction"]["tiles"],
-            "places": result["reconstruction"]["places"],
-            "error": {name: table["error"][name]["all bands"] for name in (MODEL[0], *BASELINES)},
-            "better_than": {name: _better(table["model_minus"][name]) for name in BASELINES},
-        },
         "measures": _measures(result),
+    }
+    if "reconstruction" in result:
+        found["reconstruction"] = _reconstruction(result["reconstruction"])
+    return found
+
+
+def _reconstruction(part: Mapping[str, Any]) -> dict[str, Any]:
+    table = part["all"]
+    return {
+        "unit": part["unit"],
+        "tiles": part["tiles"],
+        "places": part["places"],
+        "error": {name: table["error"][name]["all bands"] for name in (MODEL[0], *BASELINES)},
+        "better_than": {name: _better(table["model_minus"][name]) for name in BASELINES},
     }
 
 

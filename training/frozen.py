@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +15,49 @@ from model import bundle as bundles
 from model import checkpoint
 from model.bundle import Bundle
 from model.config import ModelConfig, Preprocessing
+from model.moe_mae import MoEMAE
 from model.parity import batches
 from model.probe import Pooling
-from training.embeddings import embed
+from training.embeddings import Advance, embed
 from training.precisions import Exact
 
 FloatArray = NDArray[np.float32]
-Embed = Callable[[NDArray[np.uint16], FloatArray, tuple[Pooling, ...]], dict[Pooling, FloatArray]]
 BATCH = 4  # tiles that fit a core's cache, as the service computes them
 CHECKPOINT = ".safetensors"
 # Of a tile's largest value: a hundred times what rounding does, and far less than a step of training.
 SAME = 1e-4
 
 
+class Embed(Protocol):
+    """Filled tiles uint16 (N, 7, S, S), encodings float32 (N, 4, 2) → float32 (N, dim) for every pooling.
+
+    Tokens come one after another. `advance` is told how many tiles more are done.
+    """
+
+    def __call__(
+        self,
+        dn: NDArray[np.uint16],
+        encodings: FloatArray,
+        poolings: tuple[Pooling, ...],
+        advance: Advance | None = None,
+    ) -> dict[Pooling, FloatArray]:
+        """Embeds."""
+
+
 @dataclass(frozen=True)
 class Frozen:
     """An encoder that stays as it is.
 
-    `embed` takes filled tiles uint16 (N, 7, S, S) and encodings float32 (N, 4, 2), and gives float32 (N, dim)
-    for every pooling, tokens one after another. `bundle` is the one it came from, None for a checkpoint's.
+    `info` says how it was trained. `bundle` is the one it came from, None for a checkpoint's; `network` is
+    the checkpoint's, with the decoder that bundles leave out.
     """
 
     config: ModelConfig
     preprocessing: Preprocessing
     embed: Embed
+    info: dict[str, Any] = field(default_factory=dict)
     bundle: Bundle | None = None
+    network: MoEMAE | None = None
 
 
 def load(source: Path | str | None) -> Frozen:
@@ -55,7 +73,8 @@ def load(source: Path | str | None) -> Frozen:
 
 def of_checkpoint(found: checkpoint.Checkpoint) -> Frozen:
     """Computed in torch."""
-    return Frozen(found.config, found.preprocessing, partial(embed, found.model.encoder))
+    embedded = partial(embed, found.model.encoder)
+    return Frozen(found.config, found.preprocessing, embedded, found.info, network=found.model)
 
 
 def of_bundle(bundle: Bundle) -> Frozen:
@@ -63,18 +82,23 @@ def of_bundle(bundle: Bundle) -> Frozen:
     exact = Exact(bundle.encoder_path().read_bytes())
 
     def embedded(
-        dn: NDArray[np.uint16], encodings: FloatArray, poolings: tuple[Pooling, ...]
+        dn: NDArray[np.uint16],
+        encodings: FloatArray,
+        poolings: tuple[Pooling, ...],
+        advance: Advance | None = None,
     ) -> dict[Pooling, FloatArray]:
-        runs = [
-            exact.run(dn[at : at + BATCH], encodings[at : at + BATCH].astype(np.float32), poolings)
-            for at in range(0, len(dn), BATCH)
-        ]
+        runs = []
+        for at in range(0, len(dn), BATCH):
+            part = dn[at : at + BATCH]
+            runs.append(exact.run(part, encodings[at : at + BATCH].astype(np.float32), poolings))
+            if advance is not None:
+                advance(len(part))
         return {
             pooling: np.concatenate(values).reshape(len(dn), -1)
             for pooling, values in zip(poolings, zip(*runs, strict=True), strict=True)
         }
 
-    return Frozen(bundle.config, bundle.preprocessing, embedded, bundle)
+    return Frozen(bundle.config, bundle.preprocessing, embedded, bundle.training, bundle)
 
 
 def alike(one: Frozen, other: Frozen) -> bool:

@@ -40,8 +40,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"# Evaluation of {info.get('name', 'an unnamed checkpoint')}",
         "",
-        f"{result['checkpoint']['parameters']:,} parameters, "
-        f"{'trained' if info.get('trained') else 'untrained'}"
+        (f"{count:,} parameters, " if (count := result["checkpoint"]["parameters"]) else "An encoder, ")
+        + ("trained" if info.get("trained") else "untrained")
         + (f", step {info['step']:,}" if "step" in info else "")
         + f". {data['tiles']:,} tiles in {data['places']:,} places, which "
         f"{seen[data['seen_in_pretraining']]} in pretraining: "
@@ -53,7 +53,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
     ]
     lines += _summary(result)
-    lines += _reconstruction(result["reconstruction"])
+    if "reconstruction" in result:
+        lines += _reconstruction(result["reconstruction"])
     for name, task in result["tasks"].items():
         lines += _task(name, task)
     for name, part in result.get("land_cover", {}).items():
@@ -66,7 +67,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     found = findings(result)
     lines = ["## In short", ""]
-    for baseline, bands in found["reconstruction"]["better_than"].items():
+    for baseline, bands in found.get("reconstruction", {}).get("better_than", {}).items():
         lines.append(
             f"- Masked patches are reconstructed better than by {baseline}, beyond the interval, in: "
             f"{', '.join(bands) or 'nothing'}."

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import metadata
-from model.checkpoint import Checkpoint
 from model.metadata import MetadataError
 from training import landcover
+from training.frozen import Frozen
 from training.heldout import EvaluationError, Tiles
 from training.landcover import Cover, Windows
 
@@ -37,7 +37,7 @@ class Scene:
     tiles: Tiles  # the same
 
 
-def read_scene(what: LandCover, found: Checkpoint, stride: int) -> Scene:
+def read_scene(what: LandCover, found: Frozen, stride: int) -> Scene:
     """Cut the windows of a scene every `stride` px.
 
     Raises:
@@ -48,7 +48,7 @@ def read_scene(what: LandCover, found: Checkpoint, stride: int) -> Scene:
     return Scene(what.scene.stem, cover, cut, _as_tiles(cut, what.when, found))
 
 
-def _as_tiles(windows: Windows, when: str, found: Checkpoint) -> Tiles:
+def _as_tiles(windows: Windows, when: str, found: Frozen) -> Tiles:
     try:
         acquired = metadata.parse_datetime(when) if when else None
     except MetadataError as error:

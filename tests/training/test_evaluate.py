@@ -21,6 +21,7 @@ from training import tasks
 from training.cli import app
 from training.comparison import compare
 from training.features import Features
+from training.findings import findings
 from training.frozen import of_checkpoint
 from training.heldout import read
 from training.probe import add_to_bundle, calibration, fit, fit_all
@@ -255,3 +256,34 @@ def test_data_without_labels_are_refused(found: tuple[Path, Checkpoint], tmp_pat
     np.savez(tmp_path / "plain.npz", x=np.ones((8, 7, 40, 40), np.uint16))
     with pytest.raises(PackError, match=r"no labels to fit a probe on \(no tile has one\)"):
         fit_all(of_checkpoint(found[1]), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_bundle_is_evaluated_as_its_checkpoint_is_but_for_the_decoder(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "exported"
+    invoke("export", found[0], "-o", made)
+    results = {}
+    for name, network in (("bundle", made), ("checkpoint", found[0])):
+        invoke("evaluate", network, "--data", data, "-o", tmp_path / name, "--quick")
+        results[name] = json.loads((tmp_path / name / "evaluation.json").read_text())
+    ours, theirs = results["bundle"], results["checkpoint"]
+    assert "reconstruction" not in ours
+    assert not (tmp_path / "bundle/reconstruction_error.png").exists()
+    report = (tmp_path / "bundle/evaluation.md").read_text()
+    assert "An encoder, untrained" in report
+    assert "Reconstruction" not in report
+    for name, task in ours["tasks"].items():
+        for row, other in zip(task["probes"], theirs["tasks"][name]["probes"], strict=True):
+            assert {k: row[k] for k in ("features", "pooling")} == {
+                k: other[k] for k in ("features", "pooling")
+            }
+            for score, estimate in row["scores"].items():
+                assert estimate["value"] == pytest.approx(other["scores"][score]["value"], abs=0.02), row
+    # What only the checkpoint's has stays in a bundle that is told of a later one's.
+    for name in ("checkpoint", "bundle"):
+        invoke("describe", made, "--evaluation", tmp_path / name / "evaluation.json")
+    kept = bundle.load(made).metrics["evaluation"]
+    assert kept["reconstruction"]["places"] == theirs["reconstruction"]["places"]
+    assert kept["measures"] == findings(ours)["measures"]

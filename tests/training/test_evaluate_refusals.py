@@ -19,6 +19,7 @@ from tests.training.scenery import PREPROCESSING, TINY, eurosat, scene_with_cove
 from training import evaluate
 from training.cli import app
 from training.evaluate import Settings
+from training.frozen import of_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,6 @@ def test_what_was_seen_is_what_the_recipe_trained_on(
 ) -> None:
     whole = packed(tmp_path, validation=0.0, test=1.0)
     made = checkpoint.initialise(TINY, 3)
-    result = evaluate.evaluate(
-        Checkpoint(made.model, made.preprocessing, info), whole.path, settings=Settings.quick(), quiet=True
-    )
+    found = of_checkpoint(Checkpoint(made.model, made.preprocessing, info))
+    result = evaluate.evaluate(found, whole.path, settings=Settings.quick(), quiet=True)
     assert result["data"]["seen_in_pretraining"] is seen
