@@ -23,6 +23,7 @@ PALETTE = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW, BLACK, "#882255", "#BB
 COLOURS = {ENCODER: BLUE, UNTRAINED: ORANGE, BAND_STATISTICS: GREEN, PLACE_AND_TIME: PURPLE}
 MARKERS = {ENCODER: "o", UNTRAINED: "s", BAND_STATISTICS: "D", PLACE_AND_TIME: "^"}
 DPI = 150
+_LEGEND_COLUMNS = 3
 
 
 def figure(width: float, height: float) -> Figure:
@@ -102,7 +103,9 @@ def probe_chart(name: str, task: Mapping[str, Any]) -> Figure:
 
 def _legend_below(made: Figure) -> None:
     handles, names = made.axes[0].get_legend_handles_labels()
-    made.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
+    # What is wider than the picture would be cut off at both ends.
+    columns = min(len(names), _LEGEND_COLUMNS)
+    made.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def _pooling_points(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -> None:

@@ -98,7 +98,8 @@ def of_bundle(bundle: Bundle) -> Frozen:
             for pooling, values in zip(poolings, zip(*runs, strict=True), strict=True)
         }
 
-    return Frozen(bundle.config, bundle.preprocessing, embedded, bundle.training, bundle)
+    info = {**bundle.training, "name": bundle.name, "trained": bundle.trained}
+    return Frozen(bundle.config, bundle.preprocessing, embedded, info, bundle)
 
 
 def alike(one: Frozen, other: Frozen) -> bool:

@@ -78,7 +78,9 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
         for m in found["measures"]
     ]
     header = ["measure", "pooling", "encoder", *baselines]
-    return [*lines, "", *table_of(header, rows)] if rows else [*lines, ""]
+    if lines[-1]:
+        lines.append("")
+    return [*lines, *table_of(header, rows)] if rows else lines
 
 
 def _reconstruction(part: Mapping[str, Any]) -> list[str]:
