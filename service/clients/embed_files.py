@@ -20,7 +20,7 @@ from service.clients.errors import (
 from service.clients.kept_answers import KeptAnswers, answer_key
 from service.clients.merge import Item, Piece, merger
 from service.clients.progress import Show, WorkProgress
-from service.clients.tiles import Tile, TileRequest
+from service.clients.tiles import Tile, TileRequest, unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ async def _piece(
                 position, {}
             )
             problem.pop("index", None)
-            source = None if tile.path is None else tile.path.name
+            source = None if tile.path is None else unicode(tile.path.name)
             items.append(
                 {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
             )
@@ -143,7 +143,8 @@ async def _piece(
 
 def _as_problem(error: ClientError) -> dict[str, Any]:
     code = "unusable-tile" if isinstance(error, UnusableTileError) else "no-answer"
-    return {"type": f"urn:landmoe:client:{code}", "title": type(error).__name__, "detail": str(error)}
+    detail = unicode(str(error))  # may have the file's name
+    return {"type": f"urn:landmoe:client:{code}", "title": type(error).__name__, "detail": detail}
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

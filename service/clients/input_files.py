@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.clients.errors import InputError
-from service.clients.tiles import Tile
+from service.clients.tiles import Tile, unicode
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
@@ -45,7 +45,7 @@ def find_tiles(
             without.append(path.name)
         else:
             used.add(name)
-        known: dict[str, Any] = {"id": str(path), **common, **row}
+        known: dict[str, Any] = {"id": unicode(str(path)), **common, **row}
         try:
             found.append(Tile(data=path, **known))
         except TypeError as error:

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-import orjson
-
 from service.clients.errors import InputError, UnusableTileError
 from service.clients.tiles import Tile, TileRequest
+from service.json_text import dumps
 
 _DIGEST_BYTES = 20
 
@@ -129,12 +128,15 @@ def answer_key(
         ]
     except (OSError, UnusableTileError):
         return None
-    return hashlib.blake2b(orjson.dumps(said), digest_size=_DIGEST_BYTES).hexdigest()
+    return hashlib.blake2b(dumps(said), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _identity(tile: Tile) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of each file; no two files differ that have all three in common."""
+    """Path, size and time of change of each file; no two files differ that have all three in common.
+
+    The path as an address, which tells all names apart, also those that are no UTF-8.
+    """
     path = cast(Path, tile.path)  # a command line names no arrays
     files = sorted(path.iterdir()) if tile.is_delivery else [path]
-    stats = [(str(file.absolute()), file.stat()) for file in files]
+    stats = [(file.absolute().as_uri(), file.stat()) for file in files]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -125,9 +125,9 @@ class Tile:
 
     def _files(self, path: Path) -> list[tuple[str, str, Path]]:
         if not self.is_delivery:
-            return [(TILE_PART, self.name or path.name, path)]
+            return [(TILE_PART, unicode(self.name or path.name), path)]
         try:
-            return [(part, file.name, file) for part, file in delivery.find(path).items()]
+            return [(part, unicode(file.name), file) for part, file in delivery.find(path).items()]
         except delivery.DeliveryError as error:
             raise UnusableTileError(str(error)) from error
 
@@ -231,8 +231,13 @@ def as_text(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return repr(float(value))
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(str, value))
-    return str(value)
+        return unicode(",".join(map(str, value)))
+    return unicode(str(value))
+
+
+def unicode(text: str) -> str:
+    """Names of files are bytes, and not all are UTF-8: what is not has `?` in its place, as in answers."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def requests(tiles: Iterable[Tile], *, max_tiles: int, max_bytes: int, alone: bool) -> Iterator[TileRequest]:

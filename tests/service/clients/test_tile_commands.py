@@ -227,3 +227,22 @@ def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, 
     assert table["error"].to_pylist()[0] == "empty-tile: nothing there"
     summary = json.loads(pq.read_metadata(io.BytesIO(merger.finish())).metadata[b"landmoe"])["summary"]
     assert summary["tiles"] == 36
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_name_that_is_no_utf8(server: ServerProcess, tmp_path: Path, kind: str) -> None:
+    """Names of files are bytes, as archives of other systems bring them."""
+    good, broken, output = tmp_path / "caf\udce9.tif", tmp_path / "\udcff.tif", tmp_path / f"out.{kind}"
+    try:
+        good.write_bytes(geotiff(dn_pixels()))
+        broken.write_bytes(b"broken")
+    except OSError:
+        pytest.skip("the file system has UTF-8 names only")
+    done = call("embed", str(good), str(broken), "-o", str(output), "--url", server.url)
+    assert done.exit_code == 1
+    assert "2 tiles, 1 failed; wrote" in done.stderr, done.exception
+    if kind == "parquet":
+        assert pq.read_table(output)["source"].to_pylist() == ["caf?.tif", "?.tif"]
+    if kind == "ndjson":
+        items = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [item["id"] for item in items] == [f"{tmp_path}/caf?.tif", f"{tmp_path}/?.tif"]
