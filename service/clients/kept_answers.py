@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from service.clients.errors import InputError, UnusableTileError
+from service.clients.errors import InputError
 from service.clients.tiles import Tile, TileRequest
 from service.json_text import dumps
+from service.rasters import delivery
 
 _DIGEST_BYTES = 20
 
@@ -117,7 +118,7 @@ def answer_key(
         options: all others, with the format of the answer.
 
     Returns:
-        Hexadecimal digits; None where a file cannot be read.
+        Hexadecimal digits; None where a file cannot be read, or a folder is no delivery.
     """
     try:
         said = [
@@ -126,7 +127,7 @@ def answer_key(
             sorted((name, str(value)) for name, value in options.items() if value is not None),
             [[_identity(tile), tile.name, tile.fields()] for tile in request.tiles],
         ]
-    except (OSError, UnusableTileError):
+    except (OSError, delivery.DeliveryError):
         return None
     return hashlib.blake2b(dumps(said), digest_size=_DIGEST_BYTES).hexdigest()
 
@@ -137,6 +138,7 @@ def _identity(tile: Tile) -> list[tuple[str, int, int]]:
     The path as an address, which tells all names apart, also those that are no UTF-8.
     """
     path = cast(Path, tile.path)  # a command line names no arrays
-    files = sorted(path.iterdir()) if tile.is_delivery else [path]
+    # What else is in a folder does not matter; the output may be.
+    files = delivery.find(path).values() if tile.is_delivery else [path]
     stats = [(file.absolute().as_uri(), file.stat()) for file in files]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -19,6 +19,7 @@ from service.cli import app
 from service.clients.errors import InputError
 from service.clients.kept_answers import KeptAnswers
 from tests.rasters import dn_pixels, geotiff
+from tests.service import deliveries
 from tests.service.server_process import LANDMOE, ServerProcess
 
 pytestmark = pytest.mark.server
@@ -141,6 +142,19 @@ def test_what_has_changed_is_asked_for_again(service: Between, folder: Path, tmp
         assert service.asked == {"file": 2}.get(changed, 3)
         assert np.load(output).shape == (TILES, 144)
         assert kept_beside(output) == []
+
+
+def test_an_output_may_lie_in_the_folder_of_a_delivery(service: Between, tmp_path: Path) -> None:
+    """What is kept there is no file of the delivery: it does not make of it another one."""
+    parts = deliveries.parts()
+    folders = [deliveries.write(tmp_path / name, parts) for name in ("a", "b")]
+    output = folders[0] / "out.npy"
+    command = ["embed", *map(str, folders), "-o", str(output), "--url", service.url, "--concurrency", "1"]
+    service.answers = 1
+    assert "1 tile done, kept in" in CliRunner().invoke(app, command).stderr
+    service.answers, service.asked = 1_000, 0
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert service.asked == 1
 
 
 def test_an_interrupt_says_how_to_go_on(service: Between, folder: Path, tmp_path: Path) -> None:
