@@ -53,7 +53,10 @@ def check(output: Path, wanted: str) -> None:
         if wanted in _BINARY and sys.stdout.isatty():
             raise InputError(f"{wanted} is nothing to read on a terminal; expected -o FILE")
         return
-    folder = output.absolute().parent
+    try:
+        folder = output.resolve().parent  # a link's file is what is replaced
+    except RuntimeError as error:  # Python before 3.13
+        raise InputError(f"{output} is a link that leads back to itself; expected a file name") from error
     if output.is_dir():
         raise InputError(f"{output} is a folder; expected the name of a file")
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
         output_file.check(tmp_path, "json")
     with pytest.raises(InputError, match="there is no folder"):
         output_file.check(tmp_path / "none" / "out.json", "json")
+
+
+def test_a_link_is_as_good_as_where_it_leads(tmp_path: Path) -> None:
+    astray, loop = tmp_path / "astray.json", tmp_path / "loop.json"
+    astray.symlink_to(tmp_path / "none" / "out.json")
+    loop.symlink_to(loop)
+    with pytest.raises(InputError, match="there is no folder"):
+        output_file.check(astray, "json")
+    if sys.version_info < (3, 13):
+        with pytest.raises(InputError, match="leads back to itself"):
+            output_file.check(loop, "json")
 
 
 def test_a_full_disk_names_the_file_that_was_asked_for() -> None:
