@@ -65,19 +65,25 @@ def check(output: Path, wanted: str) -> None:
         raise InputError(f"{output} cannot be written: no permission to write into {folder}")
 
 
-def write(content: bytes, output: Path) -> None:
+def write(content: bytes, output: Path, beside: Path | None = None) -> None:
     """Writes a file as a whole or not at all; `-` is standard output.
+
+    Args:
+        content: of the file.
+        output: its name.
+        beside: a folder on the same file system, where it lies until it is whole and which the next run
+            clears away, if this one is killed meanwhile. If None, it lies beside the output.
 
     Raises:
         InputError: it cannot be written.
     """
     try:
-        _write(content, output)
+        _write(content, output, beside)
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
-def _write(content: bytes, output: Path) -> None:
+def _write(content: bytes, output: Path, beside: Path | None) -> None:
     if str(output) == "-":
         text = content.startswith(b"{") and not content.endswith(b"\n")
         sys.stdout.buffer.write(content + b"\n" if text else content)
@@ -87,7 +93,9 @@ def _write(content: bytes, output: Path) -> None:
     if output.exists() and not output.is_file():  # a device or a pipe is not replaced
         output.write_bytes(content)
         return
-    with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
+    if beside is None or not os.access(beside, os.W_OK):
+        beside = output.parent
+    with tempfile.NamedTemporaryFile(dir=beside, prefix=f".{output.name}.", delete=False) as file:
         try:
             file.write(content)
             file.close()

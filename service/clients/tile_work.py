@@ -87,7 +87,7 @@ def _answered(work: Work, console: Console) -> embed_files.Outcome:
         try:
             outcome = asyncio.run(_run(work, wanted, kept, console))
             if outcome.content is not None:
-                output_file.write(outcome.content, work.output)
+                output_file.write(outcome.content, work.output, kept.folder)
                 if not outcome.unanswered:
                     kept.discard()
             return outcome

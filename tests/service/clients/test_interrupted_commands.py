@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -182,6 +183,25 @@ def test_an_interrupt_says_how_to_go_on(service: Between, folder: Path, tmp_path
     service.answers, service.asked = 1_000, 0
     assert call(folder, output, service).exit_code == 0
     assert service.asked == 2
+
+
+def test_a_command_that_is_killed_while_it_writes_leaves_nothing_for_good(
+    service: Between, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.npy"
+    command = ["embed", str(folder), "-o", str(output), "--url", service.url]
+    killed = (
+        "import os, sys; from pathlib import Path; from service.cli import app\n"
+        "Path.replace = lambda self, to: os.kill(os.getpid(), 9) if to.suffix else os.replace(self, to)\n"
+        "app(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, *command], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert kept_beside(output) == [tmp_path / ".out.npy.unfinished"]
+    service.asked = 0
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert service.asked == 0
+    assert kept_beside(output) == []
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
