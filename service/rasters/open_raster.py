@@ -77,11 +77,10 @@ class OpenRaster:
     def read_quality(self, window: PixelWindow | None = None) -> npt.NDArray[np.uint16] | None:
         """QA_PIXEL (height, width) of a window; None if it did not come."""
         if self._quality_band is not None:
-            return quality.flags_of(self._readers[0].read(window, (self._quality_band,))[0])
+            return quality.flags_of(_unhidden(self._readers[0], window, (self._quality_band,))[0])
         if self._quality is None:
             return None
-        flags: npt.NDArray[np.uint16] = self._quality.read(window, (1,))[0]
-        return flags
+        return quality.flags_of(_unhidden(self._quality, window, (1,))[0])
 
     def close(self) -> None:
         """Lets the files go."""

@@ -28,17 +28,20 @@ def band(descriptions: Sequence[str | None]) -> int | None:
 
 
 def flags_of(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Flags from a band of a file, whose type is that of the other bands; what can be none is fill.
+    """Flags from what a file holds; what can be none is fill.
+
+    So is 0: exports and what warps files write it where there is nothing. A pixel of Landsat has always more,
+    its confidences.
 
     Args:
-        pixels: of any shape; integers, or floats that hold such.
+        pixels: of any shape; integers, or floats that hold such, as the other bands of the file may be.
     """
     if pixels.dtype == np.uint16:
-        return pixels
+        return np.where(pixels == 0, _FILL_BIT, pixels)
     limits = np.iinfo(np.uint16)
     possible = (pixels >= limits.min) & (pixels <= limits.max)  # False for NaN
     flags = np.where(possible, pixels, 0).astype(np.uint16)
-    return np.where(possible & (flags == pixels), flags, _FILL_BIT)
+    return np.where((flags != 0) & (flags == pixels), flags, _FILL_BIT)
 
 
 def check_type(dtype: str) -> None:

@@ -59,6 +59,23 @@ def test_a_small_file_too(client: TestClient) -> None:
     assert item["quality"]["fill"] == pytest.approx(1 / 4, abs=0.02)
 
 
+@pytest.mark.parametrize("creation", [{}, {"compress": "zstd"}, {"mask": True}])
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+def test_what_an_export_left_out_is_fill(client: TestClient, fit: str, creation: dict[str, Any]) -> None:
+    """It writes 0, or a mask, which no pixel of Landsat has: half a tile that is cloudy is cloudy."""
+    pixels, qa = dn_pixels(40, 40), np.full((40, 40), CLOUD, np.uint16)
+    if "mask" in creation:
+        seen = np.full((40, 40), 255, np.uint8)
+        seen[:20], qa[:20] = 0, CLEAR
+        creation = {"mask": seen}
+    else:
+        pixels[:, :20], qa[:20] = 0, 0
+    item = send(client, {"tile": ("a.tif", exported(pixels, qa, **creation))}, fit=fit).json()["data"][0]
+    assert item["valid_fraction"] == 0.5
+    assert item["cloud_fraction"] == 1.0
+    assert item["quality"]["fill"] == 0.5
+
+
 def test_cloudy_windows_are_left_out(client: TestClient) -> None:
     qa = np.full((80, 120), CLEAR, np.uint16)
     qa[:40, :80] = CLOUD

@@ -97,7 +97,7 @@ def test_windows_are_the_file_s_pixels_and_no_block_is_read_twice(
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
 def test_flags_are_those_of_the_window(memory_bytes: int) -> None:
     pixels = dn_pixels(150, 90)
-    flags = np.arange(150 * 90).reshape(150, 90).astype(np.uint16)
+    flags = np.arange(1, 1 + 150 * 90).reshape(150, 90).astype(np.uint16)
     files = deliveries.parts(pixels, flags=flags, tiled=True, blockxsize=32, blockysize=32)
     bands = tuple(File(files[name][1], None) for name in NAMES)
     delivery = Delivery(bands, File(files["QA_PIXEL"][1], None), None, None)
