@@ -117,10 +117,13 @@ def session(
         graphs: whether CUDA records the launches of a run to replay them (device_session.py).
 
     Raises:
-        ProviderError: ONNX Runtime cannot use the device.
+        ProviderError: ONNX Runtime cannot use the device, or is not installed.
         Exception: it refuses the file; its exceptions share no base class.
     """
-    import onnxruntime as ort
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError as error:  # neither extra is asked for by a plain `pip install landmoe`
+        raise ProviderError("ONNX Runtime is not installed; install landmoe[cpu] or landmoe[gpu]") from error
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -23,6 +23,7 @@ from service.clients.errors import ClientError, InputError, first_of
 from service.clients.input_files import find_tiles
 from service.clients.kept_answers import KeptAnswers
 from service.clients.progress import Show
+from service.engine import EngineError
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50
@@ -60,7 +61,7 @@ def carry_out(work: Work) -> None:
     problem: BaseException | None = None
     try:
         outcome = _answered(work, console)
-    except* (InputError, ClientError, BundleError, OSError) as errors:
+    except* (InputError, ClientError, BundleError, EngineError, OSError) as errors:
         problem = first_of(errors)
     except* KeyboardInterrupt as errors:
         problem = first_of(errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,15 @@ def test_a_name_that_is_no_utf8(server: ServerProcess, tmp_path: Path, kind: str
     if kind == "ndjson":
         items = [json.loads(line) for line in output.read_text().splitlines()]
         assert [item["id"] for item in items] == [f"{tmp_path}/caf?.tif", f"{tmp_path}/?.tif"]
+
+
+def test_an_engine_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither kernels nor ONNX Runtime are there: a plain installation, on an older CPU."""
+    tile = tmp_path / "a.tif"
+    tile.write_bytes(geotiff(dn_pixels()))
+    monkeypatch.setenv("LANDMOE_KERNELS", "false")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = call("embed", str(tile), "-o", str(tmp_path / "out.npy"))
+    assert done.exit_code == 1
+    assert done.stderr == "landmoe: ONNX Runtime is not installed; install landmoe[cpu] or landmoe[gpu]\n"
+    assert list(tmp_path.iterdir()) == [tile]
