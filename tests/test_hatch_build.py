@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 
 import hatch_build
 from hatch_build import KERNELS, PIXELS, CompileError, Library, compile_library
@@ -153,3 +156,12 @@ def _library_of(name: str) -> str:
     if path == name:  # as it is printed where there is none
         pytest.skip(f"gcc has no {name}")
     return path
+
+
+def test_a_source_archive_serves_and_tests_as_the_repository_does(tmp_path: Path) -> None:
+    """Its README names `make serve`, `make test` and `docker compose up`."""
+    [archive] = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(archive) as packed:
+        inside = {name.partition("/")[2] for name in packed.getnames()}
+    named = re.findall(r"\blocks/[\w.-]+\w", (ROOT / "Makefile").read_text())
+    assert {*named, "docker-compose.yml", ".env.example", ".dockerignore"} <= inside
