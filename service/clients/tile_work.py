@@ -94,9 +94,8 @@ def _answered(work: Work, console: Console) -> embed_files.Outcome:
             return outcome
         finally:
             if kept.folder is not None and kept.folder.exists() and kept.tiles:
-                _tell(
-                    f"{_tiles(kept.tiles)} done, kept in {kept.folder}; the same command goes on from there"
-                )
+                again = "the same command" + (" without --no-cache" if work.no_cache else "")
+                _tell(f"{_tiles(kept.tiles)} done, kept in {kept.folder}; {again} goes on from there")
 
 
 async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> embed_files.Outcome:

@@ -145,6 +145,18 @@ def test_what_has_changed_is_asked_for_again(service: Between, folder: Path, tmp
         assert kept_beside(output) == []
 
 
+def test_what_is_computed_afresh_goes_on_if_it_need_not_be_afresh_again(
+    service: Between, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.npy"
+    service.answers = 2
+    told = call(folder, output, service, "--no-cache").stderr
+    assert "the same command without --no-cache goes on from there" in told
+    service.answers, service.asked = 1_000, 0
+    assert call(folder, output, service).exit_code == 0
+    assert service.asked == 1
+
+
 def test_an_output_may_lie_in_the_folder_of_a_delivery(service: Between, tmp_path: Path) -> None:
     """What is kept there is no file of the delivery: it does not make of it another one."""
     parts = deliveries.parts()
