@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -167,6 +168,13 @@ async def _answer_typed(request: Request, error: Exception) -> Response:
     return problem_response(problem(code, str(error), request.state.request_id), headers)
 
 
+def _refused(error: dict[str, Any]) -> str:
+    name = error["loc"][-1]
+    if error["type"] == "missing":
+        return f"{name} did not come; expected it in the {error['loc'][0]}"
+    return f"{name} is {str(error['input'])[:100]!r}: {error['msg']}"
+
+
 async def _answer_framework(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: paths, methods, bodies."""
     status, detail, headers = 422, str(error), None
@@ -174,7 +182,7 @@ async def _answer_framework(request: Request, error: Exception) -> Response:
         status, headers = error.status_code, error.headers
         detail = f"{request.method} {request.url.path}: {error.detail}"
     elif isinstance(error, RequestValidationError):
-        detail = "; ".join(f"{e['loc'][-1]} is {str(e['input'])[:100]!r}: {e['msg']}" for e in error.errors())
+        detail = "; ".join(map(_refused, error.errors()))
     code = "bad-parameter" if status == 422 else code_of_status(status)
     request.state.outcome = code or "error"
     request_id = request.state.request_id

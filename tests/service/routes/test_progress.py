@@ -93,3 +93,9 @@ def test_of_two_requests_with_one_id_the_later_is_shown() -> None:
         first.done = 1
         with pytest.raises(KeyError):
             underway["a"]
+
+
+def test_a_request_id_must_come(client: TestClient) -> None:
+    answer = client.get("/progress")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "request_id did not come; expected it in the query"
