@@ -93,7 +93,7 @@ async def run(
             else:
                 others[position] = piece
             unanswered += len(request.tiles) if again else 0
-        if position not in others:
+        if key is not None and kept.lasts(key):
             kept.tiles += len(request.tiles)
         progress.finished(len(request.tiles))
 

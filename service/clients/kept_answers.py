@@ -31,7 +31,7 @@ class KeptAnswers:
 
     Attributes:
         folder: where they lie; None for in memory.
-        tiles: whose answers are known to be here; counted by whoever asks.
+        tiles: whose answers are known to be here for another run; counted by whoever asks.
 
     Raises:
         InputError: another run writes the same output.
@@ -82,6 +82,10 @@ class KeptAnswers:
             with suppress(OSError):
                 unfinished.unlink()
             self._memory[key] = body
+
+    def lasts(self, key: str) -> bool:
+        """Whether it is here, and on disk: for another run."""
+        return key in self and key not in self._memory
 
     def discard(self) -> None:
         """Forgets all of them: the output is written."""

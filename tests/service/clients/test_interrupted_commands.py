@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -214,6 +215,20 @@ def test_a_command_that_is_killed_while_it_writes_leaves_nothing_for_good(
     assert CliRunner().invoke(app, command).exit_code == 0
     assert service.asked == 0
     assert kept_beside(output) == []
+
+
+def test_what_a_full_disk_did_not_take_is_not_called_kept(
+    service: Between, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    service.answers = 2
+    done = call(folder, tmp_path / "out.npy", service)
+    assert done.exit_code == 1
+    assert "kept in" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
