@@ -76,8 +76,11 @@ class KeptAnswers:
             return
         unfinished = self.folder / f"{key}.part"
         try:
-            unfinished.write_bytes(body)
-            unfinished.replace(self.folder / key)  # whole or not at all
+            with unfinished.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.folder / key)  # whole or not at all, also where the machine stops
         except OSError:  # the disk is full: the work is worth more than that it can be resumed
             with suppress(OSError):
                 unfinished.unlink()
