@@ -220,10 +220,10 @@ def test_a_command_that_is_killed_while_it_writes_leaves_nothing_for_good(
 def test_what_a_full_disk_did_not_take_is_not_called_kept(
     service: Between, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, data: bytes) -> int:
+    def full(_file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     service.answers = 2
     done = call(folder, tmp_path / "out.npy", service)
     assert done.exit_code == 1
