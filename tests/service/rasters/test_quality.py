@@ -13,7 +13,7 @@ from model.bands import BANDS
 from service.rasters import quality
 from tests.rasters import dn_pixels, geotiff
 from tests.service import deliveries
-from tests.service.deliveries import CLEAR, CLOUD, FILL
+from tests.service.deliveries import CIRRUS, CLEAR, CLOUD, FILL
 
 FRESH = {"Cache-Control": "no-cache"}
 NAMES = [*BANDS, "QA_PIXEL"]
@@ -103,3 +103,11 @@ def test_what_are_no_flags_is_fill(dtype: type[np.generic]) -> None:
 def test_floats_that_are_no_integers_are_fill() -> None:
     given = np.array([np.nan, 0.5, np.inf, 8.0], np.float32)
     assert quality.flags_of(given).tolist() == [FILL, FILL, FILL, 8]
+
+
+def test_quality_of_pixels() -> None:
+    pixels = np.array([FILL, CLOUD, CIRRUS, CLEAR, CLEAR], np.uint16)
+    assert quality.cloud_fraction(pixels) == pytest.approx(0.5)
+    assert quality.cloud_fraction(np.full(4, FILL, np.uint16)) == 0
+    shares = quality.shares(pixels)
+    assert (shares["fill"], shares["cloud"], shares["snow"]) == (0.2, 0.2, 0)
