@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
@@ -12,53 +11,7 @@ import pytest
 from service.batcher import Batcher, Embedding
 from service.errors import OverloadedError, UnavailableError
 from tests.service.fake_engine import FakeEngine, expected
-
-Tile = tuple[np.ndarray, np.ndarray]
-
-
-def tile(seed: int) -> Tile:
-    rng = np.random.default_rng(seed)
-    dn = rng.integers(1, 60_000, (7, 40, 40), dtype=np.uint16)
-    return dn, rng.normal(size=(4, 2)).astype(np.float32)
-
-
-def run(
-    body: Callable[[Batcher, FakeEngine], Awaitable[None]],
-    *,
-    engine: FakeEngine | None = None,
-    max_batch_size: int = 4,
-    queue_size: int = 16,
-    max_queue_delay_s: float = 0,
-) -> FakeEngine:
-    engine = engine or FakeEngine()
-
-    async def main() -> None:
-        batcher = Batcher(
-            engine,
-            max_batch_size=max_batch_size,
-            queue_size=queue_size,
-            max_queue_delay_s=max_queue_delay_s,
-        )
-        await batcher.start()
-        try:
-            async with asyncio.timeout(20):
-                await body(batcher, engine)
-        finally:
-            engine.gate.set()
-            await batcher.drain()
-
-    asyncio.run(main())
-    return engine
-
-
-async def entered(engine: FakeEngine) -> None:
-    """Waits until the engine has begun a batch."""
-    assert await asyncio.to_thread(engine.entered.wait, 10)
-
-
-def values(results: list[Embedding | BaseException]) -> np.ndarray:
-    assert all(isinstance(result, Embedding) for result in results), results
-    return np.stack([result.values for result in results if isinstance(result, Embedding)])
+from tests.service.running_batcher import entered, run, tile, values
 
 
 def test_results_come_back_in_order_whatever_they_shared_a_batch_with() -> None:

@@ -13,7 +13,7 @@ from service.batching import engine_pool
 from service.engine import EngineError
 from service.errors import UnavailableError
 from tests.service.fake_engine import FakeEngine
-from tests.service.test_batcher import Tile, tile
+from tests.service.running_batcher import Tile, tile
 
 Body = Callable[[Batcher], Awaitable[None]]
 

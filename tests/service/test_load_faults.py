@@ -1,4 +1,4 @@
-"""What happens to requests under load when a worker dies, clients leave, the server is stopped or flooded.
+"""What happens to requests under load when an engine worker dies, clients leave, or too many come.
 
 Real server processes with the real engine. Each test prints its account: sent, answered, refused, lost.
 """
@@ -6,9 +6,7 @@ Real server processes with the real engine. Each test prints its account: sent, 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,48 +16,16 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from service import sample
 from service.batching import cpu
 from service.benchmarks import load
-from service.benchmarks.load import Account, Shot, closed_loop, for_seconds, open_loop, shots
+from service.benchmarks.load import Account, closed_loop, for_seconds, open_loop, shots
+from tests.service.load_accounts import FAULTY, NO_CACHE, files, metric, singles, told
 from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-NO_CACHE = ("Cache-Control: no-cache",)
 TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
-FAULTY = (sys.executable, "-m", "tests.service.faulty_server")
-
-
-@pytest.fixture(scope="module")
-def files() -> list[bytes]:
-    return [sample.make(seed) for seed in range(64)]
-
-
-@pytest.fixture(scope="module")
-def singles(files: list[bytes]) -> list[Shot]:
-    return shots("/embed", files, headers=NO_CACHE)
-
-
-@pytest.fixture(scope="module")
-def forms(files: list[bytes]) -> list[Shot]:
-    return shots("/embed", files, tiles=32, headers=NO_CACHE)
-
-
-def told(name: str, account: Account, **more: object) -> None:
-    print(f"\n{name}: {json.dumps({**account.summary(), **more})}")
-
-
-def metric(server: ServerProcess, name: str) -> float:
-    text = httpx.get(f"{server.url}/metrics").text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    )
 
 
 @contextmanager
@@ -85,22 +51,20 @@ def watched(server: ServerProcess) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("number", "reason"), [(signal.SIGUSR1, "died of SystemExit"), (signal.SIGUSR2, "given up as hung")]
 )
-def test_an_engine_worker_that_dies_or_hangs_costs_no_request(
-    singles: list[Shot], files: list[bytes], number: signal.Signals, reason: str
-) -> None:
+def test_an_engine_worker_that_dies_or_hangs_costs_no_request(number: signal.Signals, reason: str) -> None:
     environment = {"LANDMOE_ENGINE_THREADS": "2", "LANDMOE_ENGINE_TIMEOUT_S": "2.5"}
     with ServerProcess(command=FAULTY, **environment) as server:
 
         def fresh() -> np.ndarray:
             params = {"format": "npy", "pooling": "tokens"}
-            answer = httpx.post(f"{server.url}/embed", content=files[0], params=params, headers=TIFF)
+            answer = httpx.post(f"{server.url}/embed", content=files()[0], params=params, headers=TIFF)
             return np.frombuffer(answer.raise_for_status().content, np.uint8)
 
         before = fresh()
         hurt = threading.Timer(0.5, server.process.send_signal, (number,))
         with watched(server) as statuses:
             hurt.start()
-            account = asyncio.run(closed_loop(server.url, singles, connections=8, until=for_seconds(3)))
+            account = asyncio.run(closed_loop(server.url, singles(), connections=8, until=for_seconds(3)))
             again = fresh()
             while statuses[-1] != 200:
                 time.sleep(0.01)
@@ -114,8 +78,8 @@ def test_an_engine_worker_that_dies_or_hangs_costs_no_request(
         assert server.stop() == 0
 
 
-def test_what_a_client_left_behind_is_not_computed(files: list[bytes], singles: list[Shot]) -> None:
-    [large] = shots("/embed", files, tiles=64, headers=NO_CACHE)
+def test_what_a_client_left_behind_is_not_computed() -> None:
+    [large] = shots("/embed", files(), tiles=64, headers=NO_CACHE)
     with ServerProcess(LANDMOE_DECODE_THREADS="2") as server:
 
         async def leave() -> Account:
@@ -137,7 +101,7 @@ def test_what_a_client_left_behind_is_not_computed(files: list[bytes], singles: 
                 line = server.wait_for("request")
         computed = metric(server, "landmoe_batch_size_tiles_sum")
         dropped = metric(server, "landmoe_dropped_tiles_total")
-        account = asyncio.run(closed_loop(server.url, singles, connections=2, until=lambda a: a.sent >= 20))
+        account = asyncio.run(closed_loop(server.url, singles(), connections=2, until=lambda a: a.sent >= 20))
         told("clients that left", account, left=gone.sent, tiles_computed=computed, tiles_dropped=dropped)
         assert dropped > 0
         assert computed < 64 * gone.sent / 2
@@ -147,106 +111,10 @@ def test_what_a_client_left_behind_is_not_computed(files: list[bytes], singles: 
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_nothing_that_was_taken_is_lost_when_told_to_stop(singles: list[Shot], workers: str) -> None:
-    options = {"LANDMOE_SHUTDOWN_DELAY_S": "0.3"}
-    with ServerProcess("--workers", workers, **options) as server:
-        stopped: list[int] = []
-
-        async def main() -> Account:
-            running = asyncio.create_task(
-                closed_loop(server.url, singles, connections=8, until=lambda a: bool(stopped) or a.unsent > 8)
-            )
-            await asyncio.sleep(1)
-            stopped.append(await asyncio.to_thread(server.stop))
-            return await running
-
-        account = asyncio.run(main())
-    served = [line for line in server.lines if line["event"] == "request" and line.get("path") == "/embed"]
-    outcomes = {str(line["outcome"]) for line in served}
-    told(f"SIGTERM with {workers} workers", account, served=len(served), exit_status=stopped[0])
-    assert stopped == [0]
-    assert outcomes == {"ok"}
-    # A connection that nobody has taken yet is closed unheard; whoever was heard was answered.
-    assert account.answered == len(served)
-    assert account.sent == account.answered + account.lost
-    assert account.lost <= 1
-    assert account.answered >= 8
-
-
-def test_a_second_signal_stops_at_once(files: list[bytes]) -> None:
-    [large] = shots("/embed", files, tiles=64, headers=NO_CACHE)
-    for workers in ("1", "2"):
-        with ServerProcess("--workers", workers) as server:
-
-            async def main(server: ServerProcess = server) -> float:
-                load_ = asyncio.create_task(
-                    closed_loop(server.url, [large], connections=16, until=lambda a: a.sent >= 16)
-                )
-                await asyncio.sleep(0.7)
-                server.process.terminate()
-                await asyncio.sleep(0.7)
-                assert server.process.poll() is None  # still at work
-                server.process.terminate()
-                start = time.monotonic()
-                status = await asyncio.to_thread(server.process.wait, 10)
-                assert status != 0
-                await load_
-                return time.monotonic() - start
-
-            assert asyncio.run(main()) < 2
-
-
-def test_what_cannot_be_finished_in_time_is_answered_and_the_process_ends(singles: list[Shot]) -> None:
-    """The engine hangs; the grace is over long before it would be given up."""
-    with ServerProcess(command=FAULTY, LANDMOE_SHUTDOWN_GRACE_S="1") as server:
-        server.process.send_signal(signal.SIGUSR2)
-
-        async def main() -> tuple[Account, int]:
-            waiting = asyncio.create_task(
-                closed_loop(server.url, singles, connections=3, until=lambda a: a.sent >= 3)
-            )
-            # They, and the one that asks.
-            while metric(server, "landmoe_requests_in_flight") < 4:  # noqa: ASYNC110  # nothing to wait on
-                await asyncio.sleep(0.01)
-            status = await asyncio.to_thread(server.stop)
-            return await waiting, status
-
-        account, status = asyncio.run(main())
-        told("grace over", account, exit_status=status)
-        assert account.statuses == {503: 3}
-        assert account.lost == 0
-        assert status == 1  # not in order
-
-
-def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind(singles: list[Shot]) -> None:
-    with ServerProcess("--workers", "2") as server:
-        supervisor = psutil.Process(server.process.pid)
-
-        def workers() -> list[psutil.Process]:
-            return [p for p in supervisor.children() if "spawn_main" in " ".join(p.cmdline())]
-
-        first = workers()
-        assert len(first) == 2
-        threading.Timer(0.5, first[0].kill).start()
-        account = asyncio.run(closed_loop(server.url, singles, connections=4, until=for_seconds(3)))
-        while len(workers()) < 2:
-            time.sleep(0.05)
-        again = asyncio.run(closed_loop(server.url, singles, connections=4, until=for_seconds(1)))
-        told("worker process killed", account, lost_with_the_process=account.lost, afterwards=again.summary())
-        assert account.failed == account.refused == 0
-        assert account.lost <= 4  # what it was working on, one request of each connection
-        assert again.answered == again.sent > 0
-        orphans = workers()
-        server.process.kill()
-        _, alive = psutil.wait_procs(orphans, timeout=10)
-        assert not alive
-
-
 @pytest.mark.alone
-def test_retry_after_proves_right(files: list[bytes]) -> None:
+def test_retry_after_proves_right() -> None:
     """Of clients that all come at once, those sent away get in when they were told to come back."""
-    requests = shots("/embed", files, tiles=8, headers=NO_CACHE)
+    requests = shots("/embed", files(), tiles=8, headers=NO_CACHE)
     with ServerProcess(LANDMOE_QUEUE_SIZE="64") as server:
         account = Account()
         returns: list[int] = []
@@ -277,7 +145,8 @@ def test_retry_after_proves_right(files: list[bytes]) -> None:
 
 
 @pytest.mark.alone
-def test_ten_times_the_load_does_not_reduce_what_is_answered(forms: list[Shot]) -> None:
+def test_ten_times_the_load_does_not_reduce_what_is_answered() -> None:
+    forms = shots("/embed", files(), tiles=32, headers=NO_CACHE)
     with ServerProcess(LANDMOE_QUEUE_SIZE="256") as server:
         process = psutil.Process(server.process.pid)
 

@@ -15,7 +15,7 @@ from service.batching.admission import Gate
 from service.batching.tile_queue import TileQueue, Waiting
 from service.errors import OverloadedError
 from tests.service.fake_engine import FakeEngine
-from tests.service.test_batcher import entered, run, tile
+from tests.service.running_batcher import entered, run, tile
 
 TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
 

@@ -16,7 +16,7 @@ from service.settings import Settings
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import FakeEngine
-from tests.service.test_batcher import entered, tile
+from tests.service.running_batcher import entered, tile
 
 Post = Callable[..., Awaitable[httpx.Response]]
 

@@ -1,0 +1,45 @@
+"""Requests to real server processes with the real engine, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import sample
+from service.benchmarks.load import Account, Shot, shots
+from tests.service.server_process import ServerProcess
+
+NO_CACHE = ("Cache-Control: no-cache",)
+FAULTY = (sys.executable, "-m", "tests.service.faulty_server")
+
+
+@cache
+def files() -> list[bytes]:
+    """64 tiles, no two alike."""
+    return [sample.make(seed) for seed in range(64)]
+
+
+@cache
+def singles() -> list[Shot]:
+    """A request for each of them."""
+    return shots("/embed", files(), headers=NO_CACHE)
+
+
+def told(name: str, account: Account, **more: object) -> None:
+    """Prints what became of the requests."""
+    print(f"\n{name}: {json.dumps({**account.summary(), **more})}")
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    """The sum of a metric over its labels."""
+    text = httpx.get(f"{server.url}/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    )
