@@ -30,8 +30,10 @@ from service.errors import (
     problem_response,
 )
 from service.http import api_keys, openapi
+from service.http.allowed_hosts import AllowedHosts
 from service.http.connections import Connections
 from service.http.cors import Cors
+from service.http.fetch import Fetcher
 from service.http.guard import EXPOSED, Guard
 from service.http.middleware import Observed
 from service.http.spool import Spool
@@ -91,6 +93,12 @@ def create_app(
         app.state.spool = Spool(settings.spool_dir, settings.spool_memory_bytes, settings.max_spool_bytes)
         app.state.spool.prepare()
         app.state.scenes_underway = ScenesUnderway()
+        fetcher = app.state.fetcher = Fetcher(
+            AllowedHosts(settings.fetch_hosts),
+            timeout_s=settings.fetch_timeout_s,
+            max_bytes=settings.max_upload_bytes,
+            admit=batcher.check,
+        )
         app.state.batcher, app.state.pipeline, app.state.cache = batcher, pipeline, store
         metrics.QUEUE_SIZE.set(settings.queue_size)
         metrics.set_model(running.bundle, running.precision, running.provider)
@@ -118,6 +126,7 @@ def create_app(
             finally:
                 pipeline.close()
                 await store.close()
+                await fetcher.close()
 
     app = FastAPI(
         title="landmoe",

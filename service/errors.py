@@ -41,6 +41,7 @@ class Problem(NamedTuple):
 PROBLEMS: dict[str, Problem] = {
     "malformed-body": Problem(400, "The body is not what its Content-Type says"),
     "unauthorized": Problem(401, "No API key that is known"),
+    "fetch-not-allowed": Problem(403, "The service fetches no files from there"),
     "not-found": Problem(404, "There is nothing of this name"),
     "method-not-allowed": Problem(405, "The path has no such method"),
     "not-acceptable": Problem(406, "None of the accepted formats can be given"),
@@ -61,6 +62,7 @@ PROBLEMS: dict[str, Problem] = {
     "unknown-parameter": Problem(422, "No parameter has this name"),
     "missing-tile": Problem(422, "The request has no tile"),
     "unknown-probe": Problem(422, "The model has no such probe"),
+    "fetch-failed": Problem(424, "A URL did not give a file"),
     "queue-full": Problem(429, "More tiles are waiting than the service allows"),
     "internal-error": Problem(500, "A defect of the service"),
     "not-ready": Problem(503, "The service is not ready"),

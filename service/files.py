@@ -56,6 +56,13 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedFile(File):
+    """A file that is elsewhere, at its URL; without content until it is fetched."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """The files of one Landsat product as USGS delivers it.
 

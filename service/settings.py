@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         default=None,
         description="whose pages may ask, separated by commas, such as https://example.org; * = all",
     )
+    fetch_hosts: str | None = Field(
+        default=None,
+        description="whose files requests may name by URL, separated by commas: data.example.org, or "
+        "*.example.org for all below; none if unset",
+    )
+    fetch_timeout_s: float = Field(default=60, gt=0, le=3600, description="for one of them")
     tracing: bool = Field(
         default=False, description="OpenTelemetry spans, sent as OTEL_ variables say; needs landmoe[otel]"
     )
@@ -174,6 +180,18 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise PydanticCustomError("redis_url", "{reason}", {"reason": str(error)}) from error
         return url
+
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _check_fetch_hosts(cls, hosts: str | None) -> str | None:
+        if hosts is not None:
+            from service.http.allowed_hosts import AllowedHosts
+
+            try:
+                AllowedHosts(hosts)
+            except ValueError as error:
+                raise PydanticCustomError("fetch_hosts", "{reason}", {"reason": str(error)}) from error
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from starlette.responses import Response
 from service import formats
 from service.answer import Answer, HopelessError, Whole
 from service.caching.whole_answers import WholeAnswers
-from service.errors import RequestError, code_of
+from service.errors import DeadlineError, RequestError, code_of
 from service.http.headers import listed
+from service.http.links import follow, linked
 from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
 from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
@@ -56,12 +58,19 @@ async def respond(
         product = make_product(options)
         wanted = formats.negotiate(options.format, listed(request, b"accept"))
         _check(options, wanted, len(upload.files))
+        fetch_s = 0.0
+        if linked(upload):
+            start = time.perf_counter()
+            parameters = await _follow(request, upload, parameters)
+            fetch_s = time.perf_counter() - start
         tally = Tally(len(upload.files), count_cloudy=options.max_cloud_fraction is not None)
         names = [(_id(said), file.source) for said, file in zip(parameters, upload.files, strict=True)]
         answer = Answer(wanted, product, tally, app.spool, request.state.request_id, names)
         compute = _scenes if options.fit == "grid" else _tiles
         try:
             report = await compute(request, upload, parameters, options, product, answer)
+            if fetch_s:
+                report.note("fetch", fetch_s)
             response = await answer.response(report)
         except BaseException:
             answer.close()
@@ -86,6 +95,23 @@ def _again(answers: WholeAnswers, key: bytes) -> Response | None:
     report.note("cache", time.perf_counter() - start)
     _ANSWERED.inc()
     return Whole(*found, report)
+
+
+async def _follow(
+    request: Request, upload: Upload, parameters: list[TileParameters | RequestError]
+) -> list[TileParameters | RequestError]:
+    """Fetches what is linked to, in the time that the client allows for all, or may allow."""
+    app, state = request.app.state, request.state
+    start = time.perf_counter()
+    allowed_s = state.timeout_s or app.settings.max_request_timeout_s
+    try:
+        async with asyncio.timeout(allowed_s):
+            told = await follow(upload, parameters, app.fetcher, app.spool)
+    except TimeoutError as error:
+        raise DeadlineError(allowed_s) from error
+    if state.timeout_s is not None:
+        state.timeout_s = max(0.0, state.timeout_s - (time.perf_counter() - start))
+    return told
 
 
 async def _tiles(

@@ -47,7 +47,7 @@ REQUESTS_IN_FLIGHT = Gauge(
 )
 STAGE_DURATION = Histogram(
     "landmoe_stage_duration_seconds",
-    "Stages of a request: decode, cache, queue, inference, format",
+    "Stages of a request: fetch, decode, cache, queue, inference, format",
     ["stage"],
     buckets=_STAGE_S,
     registry=REGISTRY,
@@ -110,8 +110,16 @@ MODEL_INFO = Gauge(
 )
 READY = Gauge("landmoe_ready", "1 while requests are taken", registry=REGISTRY, multiprocess_mode="livemin")
 
+FETCHES = Counter(
+    "landmoe_fetches",
+    "Files that requests linked to: ok, refused (the URL, or too many bytes), failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+
 STAGES = {
-    stage: STAGE_DURATION.labels(stage) for stage in ("decode", "cache", "queue", "inference", "format")
+    stage: STAGE_DURATION.labels(stage)
+    for stage in ("fetch", "decode", "cache", "queue", "inference", "format")
 }
 
 

@@ -79,9 +79,15 @@ def _slow(make: MakeClient) -> Any:
     return asyncio.run(post(make(body_timeout_s=0.1).app))
 
 
+def _linked(make: MakeClient, **settings: Any) -> Response:
+    """Nobody listens on port 1."""
+    return make(**settings).post("/embed", files={"tile": (None, "http://127.0.0.1:1/a.tif")})
+
+
 SITUATIONS: dict[str, Callable[[MakeClient], Response]] = {
     "malformed-body": lambda make: form(make(), b"not a form"),
     "unauthorized": lambda make: send(make(api_keys="k" * 16), geotiff(), TIFF | {"X-API-Key": "another"}),
+    "fetch-not-allowed": _linked,
     "not-found": lambda make: make().get("/nothing"),
     "method-not-allowed": lambda make: make().get("/embed"),
     "not-acceptable": lambda make: send(make(), geotiff(), TIFF | {"Accept": "image/png"}),
@@ -111,6 +117,7 @@ SITUATIONS: dict[str, Callable[[MakeClient], Response]] = {
     "unknown-parameter": lambda make: send(make(), geotiff(), poling="mean"),
     "missing-tile": lambda make: make().post("/embed", files={"tile": b""}),
     "unknown-probe": lambda make: make().post("/classify", content=geotiff(), headers=TIFF),
+    "fetch-failed": lambda make: _linked(make, fetch_hosts="http://127.0.0.1:1"),
     "queue-full": _full,
     "internal-error": _defect,
     "not-ready": _draining,
