@@ -15,9 +15,10 @@ import stamina
 
 from service.clients.answers import Reader, of_classify, of_embed
 from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of, first_of
+from service.clients.given_tiles import as_tiles
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
 from service.clients.retries import log_retries_aside, wait_s
-from service.clients.tiles import Tile, TileRequest, as_text, as_tiles, requests
+from service.clients.tiles import Tile, TileRequest, as_text, requests
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 R = TypeVar("R", bound=Result)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from service.clients.async_client import AsyncClient
@@ -113,7 +114,7 @@ async def run(
             failures += piece
     if content == b"" and merge is not None:
         content = merge.finish()
-    told = [(str(tiles[item["index"]].path), _reason(item["error"])) for item in failures]
+    told = [(tiles[item["index"]].label, _reason(item["error"])) for item in failures]
     return Outcome(content, told, len(tiles), unanswered)
 
 
@@ -134,7 +135,7 @@ async def _piece(
                 position, {}
             )
             problem.pop("index", None)
-            source = None if tile.path is None else unicode(tile.path.name)
+            source = None if tile.is_delivery and tile.path is None else unicode(PurePath(tile.label).name)
             items.append(
                 {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
             )

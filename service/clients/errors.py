@@ -7,7 +7,7 @@ ClientError
 └── ProblemError            the service answered with a problem
     ├── AuthenticationError     401
     ├── TooLargeError           413
-    ├── TileProblemError        415, 422: the file or what was said of it
+    ├── TileProblemError        415, 422, 424: the file, its URL, or what was said of it
     ├── OverloadedError         429  } worth trying again;
     ├── UnavailableError        502, 503  } the client does
     └── DeadlineError           504  }
@@ -99,6 +99,7 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
     413: TooLargeError,
     415: TileProblemError,
     422: TileProblemError,
+    424: TileProblemError,
     429: OverloadedError,
     502: UnavailableError,
     503: UnavailableError,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from service.clients.errors import InputError
+from service.clients import stac
+from service.clients.errors import InputError, UnusableTileError
+from service.clients.links import base_name, is_link, without_query
 from service.clients.tiles import Tile, unicode
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
 IMAGES = (".tif", ".tiff")
+_STAC = (".json", ".geojson")
 _FILE = "file"  # column of a table of metadata
 
 
 def find_tiles(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     table: Path | None,
     common: Mapping[str, str],
     tell: Callable[[str], None] = lambda _: None,
@@ -25,9 +29,10 @@ def find_tiles(
     """The tiles that a command line names.
 
     Args:
-        paths: GeoTIFFs, folders of them, and folders of Landsat deliveries.
-        table: a CSV file with the column `file` (path or base name) and columns named as the per-tile
-            parameters are.
+        paths: GeoTIFFs, folders of them, folders of Landsat deliveries, STAC Items (.json), and URLs of
+            GeoTIFFs.
+        table: a CSV file with the column `file` (path, base name or id of an Item) and columns named as the
+            per-tile parameters are.
         common: per-tile parameters that hold for all without one of their own.
         tell: given a line about files and rows of the table that do not belong together.
 
@@ -38,16 +43,17 @@ def find_tiles(
     found: list[Tile] = []
     without: list[str] = []
     used: set[str] = set()
-    for path in _expanded(paths):
-        name = next((name for name in (str(path), path.name) if name in rows), None)
+    for given in _expanded(paths):
+        name = next((name for name in _names(given) if name in rows), None)
         row = {} if name is None else rows[name]
         if name is None:
-            without.append(path.name)
+            without.append(_names(given)[-1])
         else:
             used.add(name)
-        known: dict[str, Any] = {"id": unicode(str(path)), **common, **row}
+        item = given if isinstance(given, Tile) else Tile(data=given, id=unicode(_shown(given)))
+        known: dict[str, Any] = {**common, **row}
         try:
-            found.append(Tile(data=path, **known))
+            found.append(replace(item, **known))
         except TypeError as error:
             raise InputError(str(error)) from error
     if table is not None:
@@ -64,11 +70,33 @@ def find_tiles(
     return found
 
 
-def _expanded(paths: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
+def _shown(given: Path | str) -> str:
+    return without_query(given) if is_link(given) else str(given)
+
+
+def _names(given: Path | str | Tile) -> list[str]:
+    """By what a table may name it."""
+    if isinstance(given, Tile):
+        return [given.id or ""]
+    return [_shown(given), base_name(given) if is_link(given) else Path(given).name]
+
+
+def _expanded(named: Sequence[str | Path]) -> list[Path | str | Tile]:
+    """Files, URLs, and the tiles of STAC Items."""
+    found: list[Path | str | Tile] = []
+    for one in named:
+        if is_link(one):
+            found.append(one)
+            continue
+        path = Path(one)
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
+        if path.is_file() and path.suffix.lower() in _STAC:
+            try:
+                found += stac.read(path)
+            except (UnusableTileError, OSError) as error:
+                raise InputError(str(error)) from error
+            continue
         if not path.is_dir() or delivery.is_delivery(path):
             found.append(path)
             continue

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from service.clients.errors import InputError
+from service.clients.links import is_link
 from service.clients.tiles import Tile, TileRequest
 from service.json_text import dumps
 from service.rasters import delivery
@@ -142,10 +143,19 @@ def answer_key(
 def _identity(tile: Tile) -> list[tuple[str, int, int]]:
     """Path, size and time of change of each file; no two files differ that have all three in common.
 
-    The path as an address, which tells all names apart, also those that are no UTF-8.
+    The path as an address, which tells all names apart, also those that are no UTF-8. Of a URL nothing more
+    is known: what lies at it is taken to stay the same while a command is interrupted.
     """
-    path = cast(Path, tile.path)  # a command line names no arrays
-    # What else is in a folder does not matter; the output may be.
-    files = delivery.find(path).values() if tile.is_delivery else [path]
-    stats = [(file.absolute().as_uri(), file.stat()) for file in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    if isinstance(tile.data, Mapping):
+        places = list(tile.data.values())
+    elif tile.path is not None and tile.is_delivery:
+        # What else is in a folder does not matter; the output may be.
+        places = list(delivery.find(tile.path).values())
+    else:
+        places = [cast(str, tile.data)]  # a command line names no arrays
+    return [(place, 0, 0) if is_link(place) else _file_identity(Path(place)) for place in places]
+
+
+def _file_identity(file: Path) -> tuple[str, int, int]:
+    stat = file.stat()
+    return file.absolute().as_uri(), stat.st_size, stat.st_mtime_ns

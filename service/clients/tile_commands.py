@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 Files = Annotated[
-    list[Path], typer.Argument(help="GeoTIFFs, folders of them, or folders of Landsat deliveries.")
+    list[str],
+    typer.Argument(
+        help="GeoTIFFs or their URLs, folders of them, folders of Landsat deliveries, or STAC Items (.json)."
+    ),
 ]
 Output = Annotated[
     Path,

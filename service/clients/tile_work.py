@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,14 @@ from service.clients.async_client import AsyncClient
 from service.clients.errors import ClientError, InputError, first_of
 from service.clients.input_files import find_tiles
 from service.clients.kept_answers import KeptAnswers
+from service.clients.links import hosts
 from service.clients.progress import Show
+from service.clients.tiles import Tile
 from service.engine import EngineError
 from service.parameters import PER_TILE
 
 _SHOWN_FAILURES = 50
+_FETCH_HOSTS = "LANDMOE_FETCH_HOSTS"
 _INTERRUPTED = 130  # what shells call it
 
 
@@ -35,7 +39,7 @@ class Work:
     """What the command line asks for; see `service.clients.tile_commands`."""
 
     route: str
-    files: list[Path]
+    files: list[str]
     output: Path
     output_format: str | None
     table: Path | None
@@ -110,7 +114,7 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
 
     tiles = find_tiles(work.files, work.table, per_tile, _tell)
     with _progress(work, console, len(tiles)) as show:
-        async with _client(work) as client:
+        async with _client(work, tiles) as client:
             return await embed_files.run(client, work.route, tiles, options, wanted, kept, show)
 
 
@@ -122,7 +126,7 @@ def _tiles(count: int) -> str:
     return f"{count} tile{'s' if count != 1 else ''}"
 
 
-def _client(work: Work) -> AsyncClient:
+def _client(work: Work, tiles: Sequence[Tile]) -> AsyncClient:
     headers = {"Cache-Control": "no-cache"} if work.no_cache else {}
     if work.url is not None:
         return AsyncClient(work.url, api_key=work.api_key, concurrency=work.concurrency, headers=headers)
@@ -135,6 +139,8 @@ def _client(work: Work) -> AsyncClient:
     given: dict[str, Any] = {"api_keys": None, "api_keys_file": None}
     if work.bundle is not None:
         given["bundle"] = work.bundle
+    if links := [link for tile in tiles for link in tile.links]:  # who names them allows their hosts
+        given["fetch_hosts"] = ",".join(filter(None, (os.environ.get(_FETCH_HOSTS), hosts(links))))
     try:
         transport = InProcessTransport(load(**given))
     except SettingsError as error:

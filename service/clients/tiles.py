@@ -19,12 +19,15 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from service.clients.errors import UnusableTileError
+from service.clients.links import is_link, without_query
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
 TILE_PART = "tile"
 _TIFF = "image/tiff"
-Part = tuple[str, tuple[str, "bytes | IO[bytes]", str]]
+# A field instead of a file where it has no name.
+Part = tuple[str, tuple[str | None, "str | bytes | IO[bytes]", str]]
+_TEXT = "text/plain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,9 @@ class Tile:
     """One file, array or delivery, and what is said of it.
 
     Attributes:
-        data: a path of a GeoTIFF; its bytes; a numpy array (7, height, width); or the folder of a Landsat
-            delivery with a file for each band.
+        data: a path of a GeoTIFF, or its URL; its bytes; a numpy array (7, height, width); the folder of a
+            Landsat delivery with a file for each band, or the paths or URLs of these files by their names
+            (SR_B1 to SR_B7, QA_PIXEL, MTL). URLs are for the service to fetch, if its operator allows it.
         name: base name that the answer repeats as `source`; the path's if not given.
         crs: of an array, as rasterio takes it, such as `EPSG:32633`.
         transform: of an array: affine.Affine, or its six numbers.
@@ -42,7 +46,7 @@ class Tile:
             service's API.
     """
 
-    data: str | PathLike[str] | bytes | NDArray[Any]
+    data: str | PathLike[str] | bytes | NDArray[Any] | Mapping[str, str | PathLike[str]]
     name: str | None = None
     crs: Any = None
     transform: Any = None
@@ -60,13 +64,28 @@ class Tile:
 
     @property
     def path(self) -> Path | None:
-        """The file or folder it is in; None for bytes and arrays."""
-        return None if isinstance(self.data, bytes | np.ndarray) else Path(self.data)
+        """The file or folder it is in; None where there is not one."""
+        if isinstance(self.data, bytes | np.ndarray | Mapping) or is_link(self.data):
+            return None
+        return Path(self.data)
+
+    @property
+    def links(self) -> list[str]:
+        """The URLs of files that the service is to fetch for it."""
+        places = self.data.values() if isinstance(self.data, Mapping) else [self.data]
+        return [place for place in places if is_link(place)]
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        if is_link(self.data):
+            return without_query(self.data)
+        return str(self.path or self.name or self.id or "tile")
 
     @cached_property
     def is_delivery(self) -> bool:
-        """Whether it is a folder with a file for each band."""
-        return self.path is not None and self.path.is_dir()
+        """Whether it has a file for each band."""
+        return isinstance(self.data, Mapping) or (self.path is not None and self.path.is_dir())
 
     @cached_property
     def size(self) -> int:
@@ -79,14 +98,9 @@ class Tile:
             return len(self.data)
         if isinstance(self.data, np.ndarray):
             return int(self.data.nbytes)
-        path = Path(self.data)
-        try:
-            if path.is_dir():
-                return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-            with path.open("rb") as file:  # whoever may not read it may see its size
-                return file.seek(0, SEEK_END)
-        except OSError as error:
-            raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+        if isinstance(self.data, Mapping):
+            return sum(_size(Path(place)) for place in self.data.values() if not is_link(place))
+        return 0 if is_link(self.data) else _size(Path(self.data))
 
     @property
     def usable(self) -> bool:
@@ -108,26 +122,31 @@ class Tile:
         Raises:
             UnusableTileError: no such file, an array or folder that cannot be sent.
         """
-        path = self.path
-        if path is None:
+        if isinstance(self.data, bytes | np.ndarray):
             content = self.data if isinstance(self.data, bytes) else self._written()
             yield [(TILE_PART, (self.name or "tile.tif", content, _TIFF))]
             return
         with ExitStack() as stack:
             try:
                 parts: list[Part] = [
-                    (part, (name, stack.enter_context(file.open("rb")), _TIFF))
-                    for part, name, file in self._files(path)
+                    (part, (None, place, _TEXT))
+                    if is_link(place)
+                    else (part, (name, stack.enter_context(Path(place).open("rb")), _TIFF))
+                    for part, name, place in self._files()
                 ]
             except OSError as error:
-                raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+                raise UnusableTileError(f"{error.filename}: {error.strerror or error}") from error
             yield parts
 
-    def _files(self, path: Path) -> list[tuple[str, str, Path]]:
-        if not self.is_delivery:
-            return [(TILE_PART, unicode(self.name or path.name), path)]
+    def _files(self) -> list[tuple[str, str, str | PathLike[str]]]:
+        """Names of parts, names of files, and where these are."""
+        if isinstance(self.data, Mapping):
+            return [(part, unicode(Path(place).name), place) for part, place in self.data.items()]
+        if self.path is None or not self.is_delivery:
+            place: Any = self.data  # a path, or a URL
+            return [(TILE_PART, unicode(self.name or Path(place).name), place)]
         try:
-            return [(part, unicode(file.name), file) for part, file in delivery.find(path).items()]
+            return [(part, unicode(file.name), file) for part, file in delivery.find(self.path).items()]
         except delivery.DeliveryError as error:
             raise UnusableTileError(str(error)) from error
 
@@ -166,6 +185,16 @@ class Tile:
             raise UnusableTileError(f"the array cannot be written as a GeoTIFF: {error}") from error
 
 
+def _size(path: Path) -> int:
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        with path.open("rb") as file:  # whoever may not read it may see its size
+            return file.seek(0, SEEK_END)
+    except OSError as error:
+        raise UnusableTileError(f"{path}: {error.strerror or error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class TileRequest:
     """Tiles that go in one request; `indices` are theirs among all that were given."""
@@ -190,36 +219,6 @@ class TileRequest:
         """The files of the form."""
         with ExitStack() as stack:
             yield [part for tile in self.tiles for part in stack.enter_context(tile.opened())]
-
-
-def as_tile(given: Any) -> Tile:
-    """What callers give → a tile.
-
-    Raises:
-        UnusableTileError: it is none.
-    """
-    if isinstance(given, Tile):
-        return given
-    if isinstance(given, str | PathLike | bytes | np.ndarray):
-        return Tile(data=given)
-    if isinstance(given, bytearray | memoryview):
-        return Tile(data=bytes(given))
-    raise UnusableTileError(
-        f"a tile is a {type(given).__name__}; expected a path, bytes, a numpy array or landmoe's Tile"
-    )
-
-
-def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
-    """One or many of what callers give → tiles.
-
-    Raises:
-        UnusableTileError: one of them is none.
-    """
-    single = isinstance(given, Tile | str | bytes | bytearray | memoryview) or not isinstance(given, Iterable)
-    # An array of four dimensions is many tiles.
-    if single or getattr(given, "ndim", 4) == 3:
-        return [as_tile(given)]
-    return [as_tile(one) for one in given]
 
 
 def as_text(value: Any) -> str:

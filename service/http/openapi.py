@@ -124,8 +124,8 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
     """What FastAPI cannot know of a route that reads its body itself."""
     fields = _properties(TileParameters) | _properties(options)
     tile = _FILE | {
-        "description": "a GeoTIFF with the seven bands SR_B1 to SR_B7. Where the operator allows hosts, this and "
-        "the parts of a delivery may also be texts: the files' URLs"
+        "description": "a GeoTIFF with the seven bands SR_B1 to SR_B7. Where the operator allows hosts, this "
+        "and the parts of a delivery may also be texts: the files' URLs"
     }
     form = {
         "type": "object",

@@ -1,0 +1,44 @@
+"""What callers of the client give, one or many → tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from service.clients import stac
+from service.clients.errors import UnusableTileError
+from service.clients.tiles import Tile
+
+_ONE = (Tile, str, bytes, bytearray, memoryview, Mapping)
+
+
+def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
+    """One or many paths, URLs, bytes, arrays, STAC Items or tiles → tiles.
+
+    Raises:
+        UnusableTileError: one of them is none.
+    """
+    # An array of four dimensions is many tiles.
+    one = isinstance(given, _ONE) or not isinstance(given, Iterable) or getattr(given, "ndim", 4) == 3
+    return [tile for each in ([given] if one else given) for tile in _tiles(each)]
+
+
+def _tiles(given: Any) -> list[Tile]:
+    """The tile that something is; of a collection of STAC Items, all."""
+    if type(given).__module__.partition(".")[0] == "pystac":
+        given = given.to_dict()
+    if isinstance(given, Tile):
+        return [given]
+    if stac.is_stac(given):
+        return stac.tiles(given)
+    if isinstance(given, str | PathLike | bytes | np.ndarray | Mapping):
+        return [Tile(data=given)]
+    if isinstance(given, bytearray | memoryview):
+        return [Tile(data=bytes(given))]
+    raise UnusableTileError(
+        f"a tile is a {type(given).__name__}; expected a path, a URL, bytes, a numpy array, a STAC Item or "
+        "landmoe's Tile"
+    )

@@ -1,0 +1,136 @@
+"""STAC Items: which of their assets become which part, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from service.app import create_app
+from service.cli import app
+from service.client import Client, UnusableTileError
+from service.clients import stac
+from service.clients.in_process import InProcessTransport
+from service.settings import Settings
+from tests.service import deliveries
+from tests.service.fake_engine import FakeEngine
+from tests.service.http.file_host import FileHost, file_host
+
+KEYS = {
+    "coastal": "SR_B1", "blue": "SR_B2", "green": "SR_B3", "red": "SR_B4", "nir08": "SR_B5",
+    "swir16": "SR_B6", "swir22": "SR_B7", "qa_pixel": "QA_PIXEL", "MTL.txt": "MTL",
+}  # fmt: skip
+PARTS = deliveries.parts(metadata=deliveries.mtl(), flags=np.full((41, 41), deliveries.CLEAR))
+
+
+def item(place: str = "", **changes: Any) -> dict[str, Any]:
+    """An Item as catalogues have them; `place` stands before the names of its files."""
+    assets = {key: {"href": place + PARTS[part][0], "type": "image/tiff"} for key, part in KEYS.items()}
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": deliveries.PRODUCT,
+        "geometry": None,
+        "properties": {"datetime": "2020-08-02T09:58:12Z", "platform": "landsat-8"},
+        "links": [],
+        "assets": {"thumbnail": {"href": "https://example.org/t.jpg"}, **assets},
+        **changes,
+    }
+
+
+@pytest.fixture
+def host() -> Iterator[FileHost]:
+    with file_host() as host:
+        host.files |= dict(PARTS.values())
+        yield host
+
+
+def test_assets_become_parts_of_a_delivery() -> None:
+    [tile] = stac.tiles(item("https://example.org/c2l2/"))
+    assert tile.id == deliveries.PRODUCT
+    assert tile.datetime == "2020-08-02T09:58:12Z"
+    assert tile.data == {
+        part: f"https://example.org/c2l2/{name}" for part, (name, _) in PARTS.items() if part != "MTL"
+    }
+
+
+def test_mtl_tells_the_time_that_an_item_does_not() -> None:
+    [tile] = stac.tiles(item("https://example.org/", properties={"datetime": None}))
+    assert isinstance(tile.data, dict)
+    assert tile.data["MTL"] == f"https://example.org/{PARTS['MTL'][0]}"
+    assert tile.datetime is None
+
+
+def test_relative_places_refer_to_the_items_own(tmp_path: Path) -> None:
+    [tile] = stac.tiles(item("./"), tmp_path / "item.json")
+    assert isinstance(tile.data, dict)
+    assert Path(tile.data["SR_B1"]) == tmp_path / PARTS["SR_B1"][0]
+    link = {"rel": "self", "href": "https://example.org/items/one.json"}
+    [tile] = stac.tiles(item("../data/", links=[link]))
+    assert isinstance(tile.data, dict)
+    assert tile.data["SR_B1"] == f"https://example.org/data/{PARTS['SR_B1'][0]}"
+
+
+def test_a_collection_has_a_tile_for_each_item() -> None:
+    collection = {"type": "FeatureCollection", "features": [item("/a/"), item("/b/", id="b")]}
+    assert [tile.id for tile in stac.tiles(collection)] == [deliveries.PRODUCT, "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (item("s3://usgs-landsat/"), "s3://usgs-landsat"),
+        (item(assets={"blue": {"href": "/b.tif"}}), "coastal, green"),
+        (item() | {"assets": item()["assets"] | {"red": {}}}, "asset red"),
+    ],
+)
+def test_items_that_cannot_be_used(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnusableTileError, match=said):
+        stac.tiles(given)
+
+
+def test_a_client_takes_items(host: FileHost) -> None:
+    settings = Settings(fetch_hosts=host.allowed)
+    transport = InProcessTransport(settings, app=create_app(settings, FakeEngine()))
+    linked = item(host.url(""))
+    with Client("http://local", transport=transport) as client:
+        [found] = client.embed(linked).results
+        by_parts = client.embed({part: host.url(name) for part, (name, _) in PARTS.items()}).results[0]
+        several = client.embed(
+            [linked, host.url("missing.tif"), {"type": "FeatureCollection", "features": [linked]}]
+        )
+    assert found.source == deliveries.PRODUCT
+    assert found.id == deliveries.PRODUCT
+    assert found.fields["datetime"] == "2020-08-02T09:58:12Z"
+    assert (by_parts.source, by_parts.values.shape) == (found.source, found.values.shape)
+    assert [result.index for result in several.results] == [0, 2]
+    assert [failure.index for failure in several.failures] == [1]
+
+
+def test_commands_take_items_and_urls(host: FileHost, tmp_path: Path) -> None:
+    deliveries.write(tmp_path, PARTS)
+    (tmp_path / "local.json").write_text(json.dumps(item()))
+    (tmp_path / "linked.json").write_text(json.dumps(item(host.url(""), id="linked")))
+    (tmp_path / "other.json").write_text("{}")
+    out = tmp_path / "out.ndjson"
+    arguments = ["embed", str(tmp_path / "local.json"), str(tmp_path / "linked.json"), "-o", str(out), "-q"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    local, linked = map(json.loads, out.read_text().splitlines())
+    assert (local["id"], linked["id"]) == (deliveries.PRODUCT, "linked")
+    assert local["embedding"] == linked["embedding"]
+    assert local["cloud_fraction"] == 0
+    arguments = ["embed", host.url("missing.tif?sig=secret"), "-o", str(out), "-q"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "missing.tif" in result.stderr
+    assert "fetch-failed" in result.stderr
+    assert "secret" not in result.stderr
+    result = CliRunner().invoke(app, ["embed", str(tmp_path / "other.json"), "-o", str(out)])
+    assert result.exit_code == 1
+    assert "no STAC Item" in result.stderr
