@@ -93,7 +93,7 @@ class Fetcher:
             outcome = "failed" if error.code == "fetch-failed" else "refused"
             raise
         finally:
-            metrics.FETCHES.labels(outcome).inc()
+            metrics.FETCHED[outcome].inc()
         return found
 
     async def close(self) -> None:

@@ -110,12 +110,14 @@ MODEL_INFO = Gauge(
 )
 READY = Gauge("landmoe_ready", "1 while requests are taken", registry=REGISTRY, multiprocess_mode="livemin")
 
-FETCHES = Counter(
+_FETCHES = Counter(
     "landmoe_fetches",
     "Files that requests linked to: ok, refused (the URL, or too many bytes), failed",
     ["outcome"],
     registry=REGISTRY,
 )
+
+FETCHED = {outcome: _FETCHES.labels(outcome) for outcome in ("ok", "refused", "failed")}
 
 STAGES = {
     stage: STAGE_DURATION.labels(stage)

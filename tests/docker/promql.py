@@ -7,8 +7,10 @@ from typing import NamedTuple
 import promql_parser
 
 from service.errors import PROBLEMS
+from service.telemetry.metrics import FETCHED
 
 OUTCOMES = {"ok", "disconnected", "error", *PROBLEMS}
+_OUTCOMES_OF = {"landmoe_fetches_total": set(FETCHED)}  # of others than requests and tiles
 # From the scrape, not from the service.
 _TARGET_LABELS = {"job", "instance"}
 _ELSEWHERE = ("haproxy_", "up", "ALERTS")
@@ -66,7 +68,8 @@ def complaints(expression: str, exposed: dict[str, set[str]]) -> list[str]:
             if label not in exposed[selector.metric] | _TARGET_LABELS:
                 found.append(f"{selector.metric} has no label {label}")
             if label == "outcome":
-                found += [f"no outcome {name}" for name in value.split("|") if name not in OUTCOMES]
+                known = _OUTCOMES_OF.get(selector.metric, OUTCOMES)
+                found += [f"no outcome {name}" for name in value.split("|") if name not in known]
     if any(not s.metric.startswith(_ELSEWHERE) for s in selectors(expression)):
         found += [f"grouped by {label}, which nothing has" for label in labels_used(expression) - labels]
     return found
