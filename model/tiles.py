@@ -143,7 +143,7 @@ def prepare(
                 TileWarning(
                     "undeclared-nodata",
                     f"{lost / valid.size:.1%} of the pixels are below a reflectance of {MIN_REFLECTANCE:g}, "
-                    "as -9999 is, and taken as missing; the file declares no such value",
+                    "as -9999 is, and taken as missing; the file declares no such value (nodata= does)",
                 ),
             )
     return Prepared(dn, valid, chosen, resolved.name, warnings)

@@ -12,6 +12,7 @@ from model import metadata, tiles
 from model.bundle import Bundle
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileWarning
+from service import nodata
 from service.cache import tile_hash
 from service.files import Source
 from service.parameters import TileParameters
@@ -71,6 +72,7 @@ class Said:
         description.acquisition, description.datetime_source = _when(
             self.acquisition, acquired, self.parameters, header, description.warnings
         )
+        description.warnings += nodata.warning(self.parameters.nodata, header.dtype)
         return description
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.units import UnitsChoice
 from service.errors import RequestError
+from service.nodata import Nodata
 
 Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
 EmbedFormat = Literal["json", "base64", "ndjson", "npy", "geojson", "parquet"]
@@ -57,6 +58,11 @@ class TileParameters(BaseModel):
         default=None, description="reflectance = value * scale + offset; instead of `units`"
     )
     offset: Finite | None = Field(default=None, description="see `scale`")
+    nodata: Nodata | None = Field(
+        default=None,
+        description="the value, as it is stored, that means that there is nothing: a number instead of what "
+        "the file declares, or `none` where that is wrong. 0 and NaN are nothing in any case",
+    )
     bands: Text | None = Field(
         default=None,
         description="seven comma-separated band numbers (from 1) or band names of the file, "

@@ -20,6 +20,7 @@ from service.describe import DescribedTile as DescribedTile
 from service.describe import PreparedTile as PreparedTile
 from service.describe import Said, where
 from service.files import File, Source
+from service.nodata import declare
 from service.parameters import RequestOptions, TileParameters
 from service.rasters import geotiff, plain_geotiff, plain_tiff, quality
 from service.rasters.open_raster import OpenRaster
@@ -50,7 +51,7 @@ def prepare(
         MetadataError: a datetime or place that is none.
     """
     said = Said(source, parameters, bundle)
-    with OpenRaster(source, limits, whole=True) as raster:
+    with OpenRaster(source, limits, whole=True, nodata=parameters.nodata) as raster:
         flags = raster.read_quality()  # before the pixels are given away
         return _prepared(said, options, raster.read(), flags, raster.header, raster.acquired)
 
@@ -83,6 +84,7 @@ def prepare_small(
     if (found := plain_geotiff.read(data, tiff)) is None:
         return None
     header, pixels = found
+    declare(header, parameters.nodata)
     band = quality.band(header.descriptions)
     flags = None if band is None else quality.flags_of(pixels[band - 1])
     return _prepared(said, options, pixels, flags, header, None)

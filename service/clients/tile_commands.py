@@ -34,6 +34,12 @@ When = Annotated[
 Lat = Annotated[float | None, typer.Option(help="WGS 84; the files' own place if not given.")]
 Lon = Annotated[float | None, typer.Option(help="WGS 84; both or neither.")]
 Units = Annotated[str | None, typer.Option(help="auto, dn, reflectance or reflectance_1e4.")]
+Nodata = Annotated[
+    str | None,
+    typer.Option(
+        help="Stored value that means nothing, where files do not declare it; none: they are wrong."
+    ),
+]
 Bands = Annotated[str | None, typer.Option(help="Seven band numbers or names, in the order SR_B1 to SR_B7.")]
 Table = Annotated[
     Path | None, typer.Option("--metadata", help="CSV with the column file and id, datetime, lat, lon ...")
@@ -66,6 +72,7 @@ def embed(
     lat: Lat = None,
     lon: Lon = None,
     units: Units = None,
+    nodata: Nodata = None,
     bands: Bands = None,
     metadata: Table = None,
     fit: Fit = None,
@@ -92,7 +99,7 @@ def embed(
             output=output,
             output_format=output_format,
             table=metadata,
-            per_tile=_given(datetime=when, lat=lat, lon=lon, units=units, bands=bands),
+            per_tile=_given(datetime=when, lat=lat, lon=lon, units=units, nodata=nodata, bands=bands),
             options=_given(pooling=pooling, normalize=normalize or None, fit=fit, stride=stride),
             parameters=parameter or [],
             url=url,
@@ -116,6 +123,7 @@ def classify(
     lat: Lat = None,
     lon: Lon = None,
     units: Units = None,
+    nodata: Nodata = None,
     bands: Bands = None,
     metadata: Table = None,
     fit: Fit = None,
@@ -138,7 +146,7 @@ def classify(
             output=output,
             output_format=output_format,
             table=metadata,
-            per_tile=_given(datetime=when, lat=lat, lon=lon, units=units, bands=bands),
+            per_tile=_given(datetime=when, lat=lat, lon=lon, units=units, nodata=nodata, bands=bands),
             options=_given(probe=probe, top_k=top_k, threshold=threshold, fit=fit, stride=stride),
             parameters=parameter or [],
             url=url,

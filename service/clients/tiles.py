@@ -20,6 +20,7 @@ from rasterio.io import MemoryFile
 
 from service.clients.errors import UnusableTileError
 from service.clients.links import is_link, without_query
+from service.nodata import NONE
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
@@ -41,7 +42,7 @@ class Tile:
         name: base name that the answer repeats as `source`; the path's if not given.
         crs: of an array, as rasterio takes it, such as `EPSG:32633`.
         transform: of an array: affine.Affine, or its six numbers.
-        nodata: value of an array's invalid pixels.
+        nodata: value of invalid pixels, of an array or of a file that does not declare it; or `none`.
         id, datetime, lat, lon, units, scale, offset, bands, location_source, datetime_source: as in the
             service's API.
     """
@@ -50,7 +51,7 @@ class Tile:
     name: str | None = None
     crs: Any = None
     transform: Any = None
-    nodata: float | None = None
+    nodata: float | str | None = None
     id: str | None = None
     datetime: str | DateTime | None = None
     lat: float | None = None
@@ -153,7 +154,8 @@ class Tile:
     def _written(self) -> bytes:
         """The array as a GeoTIFF; what a masked one hides is nodata, or 0, which is no value of a band."""
         given: Any = self.data
-        hidden = 0 if self.nodata is None else self.nodata
+        declared = self._declared()
+        hidden = 0 if declared is None else declared
         pixels = given.filled(hidden) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
         if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
             raise UnusableTileError(
@@ -176,13 +178,22 @@ class Tile:
                     height=height,
                     width=width,
                     dtype=pixels.dtype,
-                    nodata=self.nodata,
+                    nodata=declared,
                     **place,
                 ) as dataset:
                     dataset.write(pixels)
                 return bytes(memory.read())
         except (rasterio.errors.RasterioError, rasterio.errors.CRSError, ValueError, TypeError) as error:
             raise UnusableTileError(f"the array cannot be written as a GeoTIFF: {error}") from error
+
+    def _declared(self) -> float | None:
+        """The value that the file of an array declares."""
+        if self.nodata is None or self.nodata == NONE:
+            return None
+        try:
+            return float(self.nodata)
+        except (TypeError, ValueError) as error:
+            raise UnusableTileError(f"nodata is {self.nodata!r}; expected a number, or {NONE!r}") from error
 
 
 def _size(path: Path) -> int:

@@ -70,7 +70,7 @@ class SceneGrid:
         self._options = options
         self.stride = options.stride or TILE_SIZE
         self._lock = threading.Lock()
-        self._raster = OpenRaster(source, limits, whole=False)
+        self._raster = OpenRaster(source, limits, whole=False, nodata=parameters.nodata)
         try:
             header = self._raster.header
             tiles.windows(header.height, header.width, self.stride)  # refuses what has none

@@ -13,6 +13,7 @@ from model.bands import BANDS
 from model.metadata import Acquisition
 from model.tile_errors import TileError
 from service.files import MTL_PART, QA_PART, Delivery, File, Source
+from service.nodata import Nodata, declare
 from service.rasters import mtl, quality
 from service.rasters.geotiff import GeotiffError, Header, Limits, Reader
 
@@ -28,18 +29,20 @@ class OpenRaster:
         source: a file or a delivery.
         limits: of every file.
         whole: whether all pixels will be in memory at once.
+        nodata: what the request says instead of the files.
 
     Raises:
         GeotiffError: a file cannot be read, or is too large.
         TileError: the files of a delivery do not fit each other, or are of another sensor.
     """
 
-    def __init__(self, source: Source, limits: Limits, *, whole: bool) -> None:
+    def __init__(self, source: Source, limits: Limits, *, whole: bool, nodata: Nodata | None = None) -> None:
         self._open = ExitStack()
         self._quality: Reader | None = None
         self._quality_band: int | None = None  # of the only file
         self.acquired: Acquisition | None = None
         self._nodata: tuple[float | None, ...] = ()
+        self._said = nodata
         try:
             if isinstance(source, File):
                 self._readers = [self._reader(source, limits, whole)]
@@ -94,7 +97,9 @@ class OpenRaster:
 
     def _reader(self, file: File, limits: Limits, whole: bool) -> Reader:
         with file.content() as content:
-            return self._open.enter_context(Reader(content, limits, whole=whole))
+            reader = self._open.enter_context(Reader(content, limits, whole=whole))
+        declare(reader.header, self._said)
+        return reader
 
     def _open_delivery(self, delivery: Delivery, limits: Limits, whole: bool) -> None:
         said = None if delivery.mtl is None else mtl.parse(delivery.mtl)

@@ -44,8 +44,9 @@ class Header:
     """What a file says of its pixels.
 
     `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
-    `nodata` is the declared value. `tag_datetime` is TIFFTAG_DATETIME as text, usually the time of writing.
-    `by_points` says that ground control points or RPCs alone place it; these are not resolved.
+    `nodata` is the declared value, or the request's instead. `tag_datetime` is TIFFTAG_DATETIME as text,
+    usually the time of writing. `by_points` says that ground control points or RPCs alone place it; these are
+    not resolved.
     """
 
     count: int

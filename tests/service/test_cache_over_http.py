@@ -94,6 +94,8 @@ def test_a_tile_is_looked_up_once(client: TestClient) -> None:
         {"units": "reflectance_1e4"},
         {"scale": 0.0000275, "offset": -0.2},
         {"scale": 0.0000275, "offset": -0.1},
+        {"nodata": 9000},
+        {"nodata": "none"},
         {"bands": "7,6,5,4,3,2,1"},
         {"fit": "crop"},
         {"fit": "resize"},

@@ -189,6 +189,22 @@ def test_what_a_masked_array_hides_is_missing(client: Client) -> None:
             assert result.fields["valid_fraction"] == 0.5
 
 
+def test_a_value_for_nothing_is_said_of_files_and_arrays(client: Client) -> None:
+    pixels = dn_pixels(40, 40)
+    pixels[:, :20] = 65535
+    tiles = [
+        Tile(data=geotiff(pixels), nodata=65535),
+        Tile(data=pixels, nodata=np.uint16(65535)),
+        Tile(data=geotiff(pixels, nodata=65535)),
+        Tile(data=geotiff(pixels, nodata=65535), nodata="none"),
+        Tile(data=pixels, nodata="none"),
+    ]
+    found = client.embed(tiles).results
+    assert [result.fields["valid_fraction"] for result in found] == [0.5, 0.5, 0.5, 1, 1]
+    (result,) = client.embed(geotiff(pixels), nodata=65535).results
+    assert result.fields["valid_fraction"] == 0.5
+
+
 def test_a_client_that_is_not_open_says_so() -> None:
     client = local()
     with pytest.raises(RuntimeError, match="with Client"):

@@ -217,6 +217,24 @@ def test_what_the_service_takes_of_a_tile_a_client_s_has() -> None:
     assert set(Tile.__dataclass_fields__) >= PER_TILE
 
 
+@pytest.mark.parametrize("said", ["option", "column"])
+def test_a_value_for_nothing_is_an_option_and_a_column(
+    server: ServerProcess, tmp_path: Path, said: str
+) -> None:
+    pixels = dn_pixels(40, 40)
+    pixels[:, :20] = 65535
+    (tmp_path / "a.tif").write_bytes(geotiff(pixels))
+    (tmp_path / "said.csv").write_text("file,nodata\na.tif,65535\n")
+    options = ["--nodata", "65535"] if said == "option" else ["--metadata", str(tmp_path / "said.csv")]
+    done = call("embed", str(tmp_path / "a.tif"), "--url", server.url, *options)
+    assert done.exit_code == 0, done.stderr
+    [item] = json.loads(done.stdout)["data"]
+    assert item["valid_fraction"] == 0.5
+    done = call("embed", str(tmp_path / "a.tif"), "--url", server.url, "--nodata", "-x")
+    assert done.exit_code == 1
+    assert "nodata is '-x': expected a number, or 'none'" in done.stderr
+
+
 def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, Path]) -> None:
     merger = merge.merger("parquet", "/embed", scenes=False)
     error = {"type": "urn:landmoe:problem:empty-tile", "detail": "nothing there"}

@@ -1,0 +1,48 @@
+"""`nodata`: the value, as it is stored, by which a request says that a file has nothing there."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from model.tile_errors import TileWarning
+from service.rasters.raster_header import Header
+
+NONE: Literal["none"] = "none"
+
+
+def _read(given: Any, validate: ValidatorFunctionWrapHandler) -> float | Literal["none"]:
+    try:
+        value: float | Literal["none"] = validate(given)
+    except ValidationError as error:  # one message, not one for each kind of value
+        raise PydanticCustomError("nodata", "expected a number, or 'none'") from error
+    # NaN and what is infinite are missing in every file: there is nothing more to say.
+    return value if value == NONE or math.isfinite(value) else NONE
+
+
+Nodata = Annotated[float | Literal["none"], WrapValidator(_read), WithJsonSchema({"type": "string"})]
+"""A finite number, or `none`: what the file declares does not count."""
+
+
+def declare(header: Header, nodata: Nodata | None) -> None:
+    """Has a request's word stand for that of the file; None leaves the file's."""
+    if nodata is not None:
+        header.nodata = None if nodata == NONE else nodata
+
+
+def warning(nodata: Nodata | None, dtype: str) -> tuple[TileWarning, ...]:
+    """Of a value that no pixel of the type can have."""
+    if nodata is None or nodata == NONE or (kind := np.dtype(dtype)).kind == "f":
+        return ()
+    if nodata.is_integer() and np.iinfo(kind).min <= nodata <= np.iinfo(kind).max:
+        return ()
+    return (
+        TileWarning(
+            "unused-parameter",
+            f"nodata is {nodata:.15g}, which no pixel of the file can be: they are {dtype}",
+        ),
+    )
