@@ -194,6 +194,7 @@ def test_the_alberta_sized_grid():
     assert grid[-1] == (24, 24, Window(960, 960, 40, 40))
 
 
+@settings(deadline=None)
 @given(st.integers(40, 300), st.integers(40, 300), st.integers(1, 120))
 def test_windows_are_whole_row_major_and_complete(height, width, stride):
     grid = list(tiles.windows(height, width, stride))
