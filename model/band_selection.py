@@ -68,6 +68,7 @@ def select_bands(
     descriptions: Sequence[str | None] = (),
     bands: str | None = None,
     *,
+    alpha: bool = False,
     source: str | None = None,
 ) -> tuple[int, ...]:
     """Choose the seven bands of a file.
@@ -77,6 +78,8 @@ def select_bands(
         descriptions: their names, None or empty where a band has none.
         bands: the request's choice, seven comma-separated 1-based indices or names; None or blank = decide by
             the names where all seven are named, else by order where there are exactly seven.
+        alpha: whether the last band calls itself alpha. Then it is a mask, and chosen only if it is asked for
+            or has the name of one of the seven.
         source: the file's name, used in messages only.
 
     Returns:
@@ -88,9 +91,11 @@ def select_bands(
     """
     if bands is not None and bands.strip():
         return _as_asked(bands, _names(count, descriptions))
-    if usual := _usual(count, tuple(text and text[:_MAX_TEXT] for text in descriptions)):
+    if usual := _usual(count, tuple(text and text[:_MAX_TEXT] for text in descriptions), alpha):
         return usual
     names = _names(count, descriptions)
+    if masked := alpha and _is_mask(names):
+        names[-1] = "alpha"
     if _lacks_coastal(names):
         raise TileError("missing-coastal", f"{_came(names)}: {_MISSING_COASTAL}")
     if found := _find(names, _PLAIN):
@@ -99,14 +104,14 @@ def select_bands(
         return found
     if _sentinel_2(names):
         raise _ambiguous(names)
-    if count == NUM_BANDS:
-        _check_order(names)
+    if NUM_BANDS in (count, count - masked):
+        _check_order(names[:NUM_BANDS])
         return _IN_ORDER
-    raise TileError("wrong-band-count", _wrong_count(names, source))
+    raise TileError("wrong-band-count", _wrong_count(names, count - masked, source))
 
 
 @lru_cache(maxsize=16)
-def _usual(count: int, descriptions: tuple[str | None, ...]) -> tuple[int, ...] | None:
+def _usual(count: int, descriptions: tuple[str | None, ...], alpha: bool) -> tuple[int, ...] | None:
     """The bands of a file that needs no thought: named as Landsat's, or seven without any name.
 
     Kept, because most files are named as the one before, and names take longer than anything else here.
@@ -115,7 +120,13 @@ def _usual(count: int, descriptions: tuple[str | None, ...]) -> tuple[int, ...] 
     for convention in (_LANDSAT, COMMON_NAMES):
         if found := _find(names, convention):
             return found
-    return _IN_ORDER if count == NUM_BANDS and not any(names) else None
+    seen = names[:-1] if alpha and _is_mask(names) else names
+    return _IN_ORDER if len(seen) == NUM_BANDS and not any(seen) else None
+
+
+def _is_mask(names: list[str]) -> bool:
+    """Whether a last band that calls itself alpha is one: not by its name a band of the seven."""
+    return _position(names[-1]) in (None, _NONE_OF_THE_SEVEN)
 
 
 def _names(count: int, descriptions: Sequence[str | None]) -> list[str]:
@@ -219,16 +230,17 @@ def _position(name: str) -> int | None:
     return int(numbers.pop()) - 1 if len(numbers) == 1 else None
 
 
-def _wrong_count(names: list[str], source: str | None) -> str:
+def _wrong_count(names: list[str], count: int, source: str | None) -> str:
+    """What is wrong with so many bands, a mask not counted."""
     expected = f"expected the seven bands {', '.join(BANDS)} in one file"
-    if len(names) == 1:
+    if count == 1:
         return f"{_came(names)}; {expected}. {_single_band(names[0], source)}"
     if any(name not in ("", "alpha") for name in names):
         missing = [band for band in BANDS if band.lower() not in names]
         hint = f"No band is named {', '.join(missing)}: choose seven with bands=, by index or name"
     else:
-        hint = _KNOWN_COUNTS.get(len(names), "")  # alpha among them or not
-        if not hint and len(names) > NUM_BANDS:
+        hint = _KNOWN_COUNTS.get(count, "")
+        if not hint and count > NUM_BANDS:
             hint = "Choose seven with bands=, for example bands=1,2,3,4,5,6,7"
     return f"{_came(names)}; {expected}" + (f". {hint}" if hint else "")
 

@@ -85,6 +85,7 @@ def prepare(
     *,
     nodata: float | None = None,
     descriptions: Sequence[str | None] = (),
+    alpha: bool = False,
     bands: str | None = None,
     units: str | None = "auto",
     scale: float | None = None,
@@ -102,6 +103,8 @@ def prepare(
         pixels: (bands, H, W), integer or floating.
         nodata: the file's declared value.
         descriptions: the file's band names.
+        alpha: whether the last band calls itself alpha. Where it is 0 all is missing, unless it is one of
+            the seven.
         bands: see `select_bands`.
         units: see `resolve_units`, also for the four that follow; the file's tags are for all its bands.
         scale: reflectance per unit.
@@ -114,7 +117,7 @@ def prepare(
         TileError: as `select_bands` and `resolve_units`; `empty-tile` where no pixel is valid;
             `unsupported-pixel-type` for values that are neither integers nor floats.
     """
-    chosen = select_bands(len(pixels), descriptions, bands, source=source)
+    chosen = select_bands(len(pixels), descriptions, bands, alpha=alpha, source=source)
     if pixels.dtype.kind not in "iuf":
         raise TileError(
             "unsupported-pixel-type",
@@ -123,6 +126,8 @@ def prepare(
     index = [band - 1 for band in chosen]
     seven = pixels if chosen == tuple(range(1, len(pixels) + 1)) else pixels[index]
     missing = find_missing(seven, nodata)
+    if alpha and len(pixels) not in chosen:
+        missing |= find_missing(pixels[-1], None)
     valid = np.logical_not(missing.any(axis=0))
     check_valid(valid)
     resolved, warnings = resolve_units(

@@ -86,6 +86,8 @@ def prepare_small(
     header, pixels = found
     declare(header, parameters.nodata)
     band = quality.band(header.descriptions)
+    if header.alpha and band is not None:  # which it hides, too
+        return None
     flags = None if band is None else quality.flags_of(pixels[band - 1])
     return _prepared(said, options, pixels, flags, header, None)
 
@@ -108,6 +110,7 @@ def _prepared(
         pixels,
         nodata=header.nodata,
         descriptions=header.descriptions,
+        alpha=header.alpha,
         bands=parameters.bands,
         units=parameters.units,
         scale=parameters.scale,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
@@ -40,11 +41,13 @@ def geotiff(
     offsets: Sequence[float] | None = None,
     tags: Mapping[str, str] | None = None,
     mask: Pixels | None = None,
+    alpha: bool = False,
     **creation: Any,
 ) -> bytes:
     """A GeoTIFF of `pixels` (count, height, width), by default a good 41 x 41 tile; no `crs`, no place.
 
-    A `mask` (height, width), 0 where pixels are hidden, is inside the file.
+    A `mask` (height, width), 0 where pixels are hidden, is inside the file. With `alpha` the last band calls
+    itself so.
     """
     pixels = dn_pixels() if pixels is None else pixels
     count, height, width = pixels.shape
@@ -63,6 +66,8 @@ def geotiff(
                 **place,
                 **creation,
             ) as dataset:
+                if alpha:
+                    dataset.colorinterp = (*dataset.colorinterp[:-1], ColorInterp.alpha)
                 dataset.write(pixels)
                 for index, description in enumerate(descriptions or (), start=1):
                     if description is not None:

@@ -168,6 +168,7 @@ def _prepared(pixels: NDArray[Any], header: Header, source: SourceConfig, name: 
         pixels,
         nodata=header.nodata,
         descriptions=header.descriptions,
+        alpha=header.alpha,
         bands=bands,
         units=source.units,
         file_scales=header.scales,

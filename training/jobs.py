@@ -14,7 +14,7 @@ from training.listing import Listing, ListingError
 from training.shards import PackError
 from training.sources import Skipped, SourceConfig
 
-READING = 3  # raise where the same file would give other tiles than before: its shard is packed anew
+READING = 4  # raise where the same file would give other tiles than before: its shard is packed anew
 FILES_PER_SHARD = 2048  # about 46 MB of pixels: a unit of parallel work, and of what an interruption loses
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform as reproject
 from rasterio.windows import Window as RasterWindow
@@ -32,6 +32,7 @@ class Header(NamedTuple):
     crs: Any
     transform: Any
     gsd: float  # metres, NaN unknown
+    alpha: bool  # whether the last band calls itself alpha
 
 
 def open_raster(path: Path) -> Any:
@@ -55,8 +56,16 @@ def read_header(raster: Any) -> Header:
         gsd = size * METRES_PER_DEGREE
     else:
         gsd = size * raster.crs.linear_units_factor[1]
+    alpha = raster.count > 1 and raster.colorinterp[-1] == ColorInterp.alpha
     return Header(
-        raster.descriptions, raster.nodata, raster.scales, raster.offsets, raster.crs, raster.transform, gsd
+        raster.descriptions,
+        raster.nodata,
+        raster.scales,
+        raster.offsets,
+        raster.crs,
+        raster.transform,
+        gsd,
+        alpha,
     )
 
 
@@ -78,7 +87,7 @@ def read_pixels(
     """
     part = window and RasterWindow(window.col_off, window.row_off, window.width, window.height)
     pixels: NDArray[Any] = raster.read(window=part, out_shape=shape and (raster.count, *shape))
-    # One mask for all bands. A band that says it is alpha is a band like others.
+    # One mask for all bands. A band that says it is alpha is looked at where the seven are chosen.
     if raster.mask_flag_enums[0] == [MaskFlags.per_dataset]:
         pixels[:, raster.read_masks(1, window=part, out_shape=shape) == 0] = 0
     return pixels

@@ -10,7 +10,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from service.rasters.georeference import Affine, Georeference, placed
-from service.rasters.raster_header import GeotiffError, Header, Limits, with_alpha
+from service.rasters.raster_header import GeotiffError, Header, Limits
 from service.rasters.tiff_header import MAX_DIRECTORIES, MAX_TAG_BYTES, Announced
 
 _MOST_SHARED = 4  # writers may store equal blocks once; whoever unpacks them has as much work as without
@@ -90,7 +90,7 @@ def _check_bands(count: int, limits: Limits) -> None:
 
 def read(dataset: DatasetReader) -> Header:
     """The header of a dataset; bands of several types have the type that holds them all."""
-    kinds, names = set(dataset.dtypes), tuple(dataset.descriptions)
+    kinds = set(dataset.dtypes)
     return Header(
         count=dataset.count,
         height=dataset.height,
@@ -99,10 +99,11 @@ def read(dataset: DatasetReader) -> Header:
         nodata=dataset.nodata,
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
-        descriptions=with_alpha(names) if dataset.colorinterp[-1] == ColorInterp.alpha else names,
+        descriptions=tuple(dataset.descriptions),
         tag_datetime=_tag(dataset, "TIFFTAG_DATETIME"),
         place=(place := _place(dataset)),
         by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
+        alpha=dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha,
     )
 
 

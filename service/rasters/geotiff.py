@@ -129,7 +129,7 @@ class Reader:
                 self._dataset = self._open.enter_context(dataset)
                 dataset_header.check(dataset, limits, whole=whole)
                 self.header = dataset_header.read(dataset)
-                # Shared by all bands. One that says it is alpha is a band like others.
+                # Shared by all bands. One that is made of an alpha band is left to who knows which are read.
                 self._masked = dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
                 self.block_rows, self.block_cols = map(max, zip(*dataset.block_shapes, strict=True))
                 if tiff is not None:

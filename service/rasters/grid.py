@@ -75,7 +75,11 @@ class SceneGrid:
             header = self._raster.header
             tiles.windows(header.height, header.width, self.stride)  # refuses what has none
             self._bands = tiles.select_bands(
-                header.count, header.descriptions, parameters.bands, source=source.source
+                header.count,
+                header.descriptions,
+                parameters.bands,
+                alpha=header.alpha,
+                source=source.source,
             )
             self._steps = steps(self._raster, limits)
         except BaseException:

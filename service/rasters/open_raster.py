@@ -12,6 +12,7 @@ import numpy.typing as npt
 from model.bands import BANDS
 from model.metadata import Acquisition
 from model.tile_errors import TileError
+from model.tiles import find_missing
 from service.files import MTL_PART, QA_PART, Delivery, File, Source
 from service.nodata import Nodata, declare
 from service.rasters import mtl, quality
@@ -66,7 +67,8 @@ class OpenRaster:
     ) -> npt.NDArray[Any]:
         """Pixels (bands, height, width) of a window and of 1-based bands, of all if None.
 
-        Those that a mask inside the file hides are 0, which is no value of a band.
+        Those that a mask inside the file hides are 0, which is no value of a band; so are those that an alpha
+        band hides, unless it is among the bands.
         """
         if len(self._readers) == 1:
             return _unhidden(self._readers[0], window, bands)
@@ -129,6 +131,7 @@ class OpenRaster:
             scales=tuple(header.scales[0] for header in headers),
             offsets=tuple(header.offsets[0] for header in headers),
             descriptions=BANDS,
+            alpha=False,
         )
 
     def _named(self, name: str, file: File, limits: Limits, whole: bool) -> Reader:
@@ -137,7 +140,7 @@ class OpenRaster:
             reader = self._reader(file, limits, whole)
         except GeotiffError as error:
             raise GeotiffError(error.code, f"part {name}: {error.message}") from error
-        if reader.header.count != 1:
+        if reader.header.count - reader.header.alpha != 1:
             raise TileError(
                 "wrong-band-count",
                 f"part {name} has {reader.header.count} bands; expected one, as USGS delivers it (a file "
@@ -147,10 +150,15 @@ class OpenRaster:
 
 
 def _unhidden(reader: Reader, window: PixelWindow | None, bands: tuple[int, ...] | None) -> npt.NDArray[Any]:
-    pixels = reader.read(window, bands)
+    last = reader.header.count
+    by_alpha = reader.header.alpha and bands is not None and last not in bands
+    pixels = reader.read(window, (*bands, last) if by_alpha and bands is not None else bands)
     mask = reader.read_mask(window)
     if mask is not None:
         pixels[:, ~mask] = 0
+    if by_alpha:
+        pixels, alpha = pixels[:-1], pixels[-1]
+        pixels[:, find_missing(alpha, None)] = 0
     return pixels
 
 

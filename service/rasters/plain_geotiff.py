@@ -10,7 +10,7 @@ import numpy.typing as npt
 from service.rasters import known_places, plain_pixels
 from service.rasters.gdal_tags import band_tags, datetime_text, nodata_value
 from service.rasters.plain_tiff import Content, PlainTiff
-from service.rasters.raster_header import Header, with_alpha
+from service.rasters.raster_header import Header
 
 
 def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | None:
@@ -44,9 +44,10 @@ def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | No
         nodata=nodata,
         scales=tags.scales,
         offsets=tags.offsets,
-        descriptions=with_alpha(tags.descriptions) if tiff.alpha else tags.descriptions,
+        descriptions=tags.descriptions,
         tag_datetime=datetime,
         place=place,
+        alpha=tiff.alpha,
     )
     return header, pixels
 

@@ -22,11 +22,6 @@ class GeotiffError(Exception):
         self.message = message
 
 
-def with_alpha(names: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """Names of bands of which the last calls itself alpha; a name that it has is kept."""
-    return (*names[:-1], names[-1] or "alpha")
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a header may announce; checked before any pixel is read."""
@@ -46,7 +41,7 @@ class Header:
     `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
     `nodata` is the declared value, or the request's instead. `tag_datetime` is TIFFTAG_DATETIME as text,
     usually the time of writing. `by_points` says that ground control points or RPCs alone place it; these are
-    not resolved.
+    not resolved. `alpha` says that the last band calls itself alpha.
     """
 
     count: int
@@ -60,6 +55,7 @@ class Header:
     tag_datetime: str | None
     place: Georeference | None
     by_points: bool = field(default=False, kw_only=True)
+    alpha: bool = field(default=False, kw_only=True)
 
     @property
     def crs(self) -> str | None:

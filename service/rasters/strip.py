@@ -42,14 +42,15 @@ def steps(raster: OpenRaster, limits: Limits) -> Steps:
     """
     block, header = raster.block_rows, raster.header
     rows = -(-_ROWS // block) * block
-    size = min(rows, header.height) * header.width * len(BANDS) * np.dtype(header.dtype).itemsize
+    planes = len(BANDS) + header.alpha
+    size = min(rows, header.height) * header.width * planes * np.dtype(header.dtype).itemsize
     if size > limits.max_strip_bytes:
         raise GeotiffError(
             "too-large",
             f"a strip of {rows} rows ({header.width} px wide, in strips or tiles of {block} rows) takes "
             f"{size:,} bytes; expected at most {limits.max_strip_bytes:,}. Best are tiles of 256 x 256",
         )
-    blocks = max(1, _PIECE_VALUES // (block * raster.block_cols * len(BANDS)))
+    blocks = max(1, _PIECE_VALUES // (block * raster.block_cols * planes))
     across = min(blocks, -(-header.width // raster.block_cols))
     return Steps(rows, min(rows, blocks // across * block), across * raster.block_cols)
 

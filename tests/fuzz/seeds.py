@@ -47,6 +47,7 @@ def _generated() -> Iterator[bytes]:
     yield geotiff((dn_pixels() * np.float32(2.75e-5) - np.float32(0.2)), compress="deflate", predictor=3)
     yield geotiff((dn_pixels() * 2.75e-5 - 0.2), nodata=float("nan"))
     yield geotiff(np.zeros((7, 41, 41), np.uint16), SPARSE_OK="TRUE")
+    yield geotiff(dn_pixels(count=8), alpha=True)
     yield geotiff(dn_pixels(count=13))
     yield geotiff(dn_pixels(count=6))
     yield geotiff(dn_pixels(count=1))

@@ -42,6 +42,36 @@ def test_names_win_over_order(names):
     assert select_bands(9, ["QA_PIXEL", *names, "ST_B10"]) == (2, 3, 4, 5, 6, 7, 8)
 
 
+@pytest.mark.parametrize(
+    "names", [[], [None] * 7, SR, COMMON, [*S2_L1C[:6], "x"], [None] * 6 + ["sr_b7_mean"]]
+)
+@pytest.mark.parametrize("last", [None, "", "alpha", "mask", "valid pixels"])
+def test_a_last_band_that_is_alpha_is_none_of_the_seven(names, last):
+    given = [*(names or [None] * 7), last]
+    assert select_bands(8, given, alpha=True) == FIRST_SEVEN
+    assert select_bands(8, given, "8,2,3,4,5,6,7", alpha=True) == (8, 2, 3, 4, 5, 6, 7)
+
+
+def test_alpha_with_the_name_of_a_band_is_that_band():
+    assert select_bands(7, SR, alpha=True) == FIRST_SEVEN
+    assert select_bands(8, ["x", *SR], alpha=True) == (2, 3, 4, 5, 6, 7, 8)
+    assert select_bands(7, [None] * 6 + ["B7 mean"], alpha=True) == FIRST_SEVEN
+
+
+@pytest.mark.parametrize("last", [None, "alpha", "valid pixels"])
+def test_six_bands_and_alpha_are_not_seven(last):
+    error = refused(7, [None] * 6 + [last], alpha=True)
+    assert error.code == "ambiguous-bands"
+    assert ready(error, 1) == "1,2,3,4,5,6,7"
+    assert "ALPHA" in error.message
+    assert select_bands(7, [None] * 6 + [last], "1,2,3,4,5,6,7", alpha=True) == FIRST_SEVEN
+
+
+def test_alpha_does_not_count_where_the_product_is_guessed():
+    assert "HLS L30" in refused(11, alpha=True).message
+    assert "A USGS delivery" in refused(2, alpha=True).message
+
+
 def test_plain_names_with_leading_zero():
     assert select_bands(8, [f"B{n:02}" for n in range(1, 9)]) == FIRST_SEVEN
 

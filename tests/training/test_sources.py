@@ -170,6 +170,17 @@ def test_pixels_that_a_mask_in_the_file_hides_are_nodata(tmp_path: Path, kind: s
     np.testing.assert_array_equal(found.column("pixels")[0, :, 10:], pixels[:, 10:, :40])
 
 
+@pytest.mark.parametrize("kind", ["folder", "scene"])
+def test_a_last_band_that_is_alpha_is_such_a_mask(tmp_path: Path, kind: str) -> None:
+    pixels = dn_pixels(40, 80 if kind == "scene" else 40, count=8)
+    pixels[7], pixels[7, :10, :40] = 65535, 0
+    write(tmp_path / "f/a.tif", geotiff(pixels, alpha=True))
+    path = "f/a.tif" if kind == "scene" else "f"
+    found = packing(tmp_path, {"name": "f", "kind": kind, "path": path})
+    assert found.column("valid_fraction")[0] == 0.75
+    np.testing.assert_array_equal(found.column("pixels")[0, :, 10:], pixels[:7, 10:, :40])
+
+
 def test_units_of_a_scene_are_told_from_pixels_that_are_not_hidden(tmp_path: Path) -> None:
     reflectance = (dn_pixels(80, 80) * 2.75e-5 - 0.2).astype(np.float32)
     reflectance[:, :60] = 1e6

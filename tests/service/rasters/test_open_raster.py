@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from starlette.testclient import TestClient
 
@@ -53,36 +50,11 @@ def test_without_a_mask_nothing_is_hidden() -> None:
         np.testing.assert_array_equal(raster.read(), dn_pixels())
 
 
-def test_a_band_that_calls_itself_alpha_hides_nothing() -> None:
+def test_a_band_among_others_that_calls_itself_alpha_hides_nothing() -> None:
     pixels = dn_pixels()
     pixels[6, 3, 4] = 1
     with OpenRaster(File(geotiff(pixels, ALPHA="YES"), None), Limits(), whole=False) as raster:
         np.testing.assert_array_equal(raster.read(), pixels)
-
-
-@pytest.mark.parametrize("creation", [{}, {"compress": "deflate", "tiled": True}])
-def test_a_last_band_that_calls_itself_alpha_is_not_taken_for_swir(
-    client: TestClient, creation: dict[str, Any], tmp_path: Path
-) -> None:
-    """Six bands and alpha, as gdalwarp -dstalpha makes them."""
-
-    def with_alpha(count: int) -> bytes:
-        pixels = np.concatenate([dn_pixels(), dn_pixels(count=1)])[:count]
-        path = tmp_path / f"{count}.tif"
-        path.write_bytes(geotiff(pixels, **creation))
-        with rasterio.open(path, "r+") as file:
-            file.colorinterp = (*[ColorInterp.undefined] * (count - 1), ColorInterp.alpha)
-        return path.read_bytes()
-
-    data = with_alpha(7)
-    headers = {"Content-Type": "image/tiff"}
-    refused = client.post("/embed", content=data, headers=headers).json()
-    assert refused["type"].endswith("ambiguous-bands")
-    assert "ALPHA" in refused["detail"]
-    obeyed = client.post("/embed", content=data, headers=headers, params={"bands": "1,2,3,4,5,6,7"})
-    assert obeyed.status_code == 200
-    eight = client.post("/embed", content=with_alpha(8), headers=headers).json()
-    assert "bands=1,2,3,4,5,6,7" in eight["detail"]
 
 
 def embed(client: TestClient, data: bytes, **parameters: str) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ def plain_files(draw: st.DrawFn) -> bytes:
         scales=some(number),
         offsets=some(number),
         tags=tags,
+        # Three bands of bytes are red, green and blue; GDAL says in its own words which is alpha instead.
+        alpha=count > 1 and (dtype.itemsize, count) != (1, 3) and draw(st.booleans()),
         **creation,
     )
 
