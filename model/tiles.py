@@ -15,7 +15,7 @@ from model.bands import MEAN
 from model.config import NodataFill
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
-from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, to_dn
+from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, saturation_warning, to_dn
 from model.windows import TILE_SIZE, GridWindow, Window, windows
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "pixel_size_warning",
     "prepare",
     "resolve_units",
+    "saturation_warning",
     "select_bands",
     "to_dn",
     "windows",

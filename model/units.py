@@ -26,6 +26,7 @@ MIN_HIGH_REFLECTANCE = 0.001
 # DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
 # reflectance times 10,000 has its median above 5,500 over snow and cloud only.
 MIN_MEDIAN_DN = 5_500
+SATURATED_FROM = 0.05  # share of pixels at the largest DN; snow and glint reach it here and there
 MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
 
 _CHOICES = (
@@ -83,12 +84,14 @@ def resolve_units(
             raise TileError(
                 "bad-parameter", f"units={units} came with scale or offset; expected one or the other"
             )
+        assumed = _assumed(scale, offset)
         scale, offset = 1.0 if scale is None else scale, 0.0 if offset is None else offset
         if not (math.isfinite(scale) and math.isfinite(offset) and scale != 0):
             raise TileError(
                 "bad-parameter", f"scale={scale}, offset={offset}; expected finite numbers, scale not 0"
             )
-        return _checked(_uniform("scale_offset", scale, offset, count), pixels, valid)
+        found, warnings = _checked(_uniform("scale_offset", scale, offset, count), pixels, valid)
+        return found, (*assumed, *warnings)
     if units == "dn":
         return _checked(_uniform("dn", DN_SCALE, DN_OFFSET, count), pixels, valid)
     if units == "reflectance":
@@ -104,7 +107,9 @@ def resolve_units(
                 "unknown-units",
                 f"the file's scale tags {scales} and offset tags {offsets} are unusable; {_CHOICES}",
             )
-        return _checked(Units("scale_offset", scales, offsets), pixels, valid)
+        found, warnings = _checked(Units("scale_offset", scales, offsets), pixels, valid)
+        alone = scales[0] if len(set(scales)) == 1 and not any(offsets) else 1.0
+        return found, (*_assumed(alone, None, "the file's scale tag"), *warnings)
     return _by_values(pixels, valid), ()
 
 
@@ -135,6 +140,47 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
     dn = np.clip(np.rint(values), DN_MIN_VALID, DN_MAX).astype(np.uint16)
     dn[missing] = 0
     return dn
+
+
+def saturation_warning(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> tuple[TileWarning, ...]:
+    """Warn of many pixels at the largest DN, which whatever is brighter becomes.
+
+    Args:
+        dn: uint16 (7, H, W).
+        valid: bool (H, W); one at least.
+    """
+    if dn.max() < DN_MAX:
+        return ()
+    share = np.count_nonzero((dn == DN_MAX).any(axis=0) & valid) / np.count_nonzero(valid)
+    if share < SATURATED_FROM:
+        return ()
+    return (
+        TileWarning(
+            "saturated",
+            f"{share:.1%} of the valid pixels have the largest DN, {DN_MAX}, in some band: saturated, or a "
+            "value for what is missing, which nodata= names",
+        ),
+    )
+
+
+def _assumed(scale: float | None, offset: float | None, named: str = "scale") -> tuple[TileWarning, ...]:
+    """Of an offset alone, and of a scale alone if it is Landsat's: with others 0 is what is meant."""
+    if scale is None:
+        return (
+            TileWarning(
+                "assumed-scale",
+                f"offset={offset:g} came without scale, which was taken as 1; send scale=1 if it is meant",
+            ),
+        )
+    if offset is None and math.isclose(scale, DN_SCALE, rel_tol=0.01):
+        return (
+            TileWarning(
+                "assumed-offset",
+                f"{named}={scale:g} came without offset, which was taken as 0; Collection-2 Level-2 has "
+                f"{DN_OFFSET:g}: send units=dn, or offset=0 with the scale if it is meant",
+            ),
+        )
+    return ()
 
 
 def _uniform(name: UnitsName, scale: float, offset: float, count: int) -> Units:

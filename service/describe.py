@@ -110,7 +110,11 @@ class Description:
             "hour": self.datetime_source if acquisition is not None and acquisition.has_hour else "missing",
             "location": place.source,
         }
-        warnings = [*self.warnings, *tiles.check_valid(tile.valid)]
+        warnings = [
+            *self.warnings,
+            *tiles.check_valid(tile.valid),
+            *tiles.saturation_warning(tile.dn, tile.valid),
+        ]
         judged: dict[str, Any] = {}
         if flags is not None:
             cloudy = quality.cloud_fraction(flags)

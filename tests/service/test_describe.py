@@ -1,0 +1,70 @@
+"""What an answer warns of: values at the end of their range, half of a conversion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.rasters import Pixels, dn_pixels, geotiff
+from tests.service.embed_requests import send
+
+REFLECTANCE = (dn_pixels() * 2.75e-5 - 0.2).astype(np.float32)
+
+
+def warnings(client: TestClient, data: bytes, **params: Any) -> dict[str, str]:
+    response = send(client, data, **params)
+    assert response.status_code == 200, response.text
+    [item] = response.json()["data"]
+    return {warning["code"]: warning["message"] for warning in item["warnings"]}
+
+
+def bright(pixels: Pixels, value: float, rows: int) -> bytes:
+    pixels = pixels.copy()
+    pixels[4, :rows] = value  # of 40 in one band
+    return geotiff(pixels)
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]
+)
+def test_many_pixels_at_the_largest_dn(client: TestClient, pixels: Pixels, value: float, fit: str) -> None:
+    units = {"units": "dn"} if pixels.dtype == np.int32 else {}
+    found = warnings(client, bright(pixels, value, 4), fit=fit, **units)
+    assert list(found) == ["saturated"]
+    assert "10.0%" in found["saturated"]
+    assert "nodata=" in found["saturated"]
+    assert warnings(client, bright(pixels, value, 1), fit=fit, **units) == {}
+    named = warnings(client, bright(pixels, value, 4), fit=fit, nodata=str(value), **units)
+    assert "saturated" not in named
+
+
+def test_pixels_that_are_missing_are_not_saturated(client: TestClient) -> None:
+    pixels = dn_pixels()
+    pixels[4, :10] = 65535
+    pixels[5, :10] = 0
+    assert warnings(client, geotiff(pixels)) == {}
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("data", "params", "code"),
+    [
+        (geotiff(), {"scale": "0.0000275"}, "assumed-offset"),
+        (geotiff(), {"scale": "0.0000275", "offset": "0"}, None),
+        (geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7), {}, "assumed-offset"),
+        (geotiff(scales=[2.75e-5] * 7, offsets=[-0.2] * 7), {}, None),
+        (geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7), {"units": "dn"}, None),
+        (geotiff((REFLECTANCE * 10_000).astype(np.int16)), {"scale": "0.0001"}, None),
+        (geotiff(REFLECTANCE + np.float32(0.2)), {"offset": "-0.2"}, "assumed-scale"),
+        (geotiff(REFLECTANCE + np.float32(0.2)), {"offset": "-0.2", "scale": "1"}, None),
+    ],
+    ids=["landsat's", "both", "tags", "both tags", "said", "another", "offset", "said as well"],
+)
+def test_a_scale_or_an_offset_alone(
+    client: TestClient, data: bytes, params: dict[str, str], code: str | None, fit: str
+) -> None:
+    assert list(warnings(client, data, fit=fit, **params)) == ([] if code is None else [code])
