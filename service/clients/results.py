@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.clients.errors import ProblemError, problem_error
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,23 @@ class Answer(Sequence[R | Failure], Generic[R]):
         if len(values) != len(self.items):
             raise TypeError("the answer has classifications; expected embeddings")
         return np.stack(values) if values else np.empty((0, 0), np.float32)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A pandas DataFrame with a row for each tile, or for each window of a scene, in their order.
+
+        Columns are id, index (of the tile), source, datetime (UTC; a date is its midnight), lat, lon, of a
+        window row and col, valid_fraction, with QA_PIXEL cloud_fraction, crs, units, warnings (codes) and
+        error (None where there is none). Then come those of the answer: embedding_0, embedding_1 ... float32;
+        or label and probability of what is most probable, selected, and the probability of each label by its
+        name, NaN where `top_k` left it out. Of a tile that failed all that is unknown is NaN or None.
+
+        Raises:
+            ImportError: pandas is not installed.
+            TypeError: embeddings of `pooling="tokens"`, which are no vector for each tile.
+        """
+        from service.clients.frame import to_dataframe
+
+        return to_dataframe(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
