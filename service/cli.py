@@ -113,16 +113,20 @@ app.command()(tile_commands.classify)
 def stack(
     folder: Annotated[Path, typer.Argument(help="With the files of a Landsat Collection 2 Level 2 product.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The GeoTIFF to write.")] = Path("scene.tif"),
+    qa_pixel: Annotated[
+        bool, typer.Option("--qa-pixel", help="Put QA_PIXEL in, too, from which the service counts clouds.")
+    ] = False,
 ) -> None:
-    """Make one georeferenced seven-band GeoTIFF of a Landsat product, which has one file per band."""
+    """Make one georeferenced GeoTIFF of the seven bands of a Landsat product, which has one file per band."""
     from service.rasters import delivery
 
     try:
-        acquired = delivery.stack(folder, output)
+        acquired = delivery.stack(folder, output, qa_pixel=qa_pixel)
     except delivery.STACK_ERRORS as error:
         _fail(error)
     when = "its MTL, which tells when it was taken, is not there" if acquired is None else acquired.text
-    typer.echo(f"Wrote {output}: SR_B1 to SR_B7; {when}")
+    bands = "SR_B1 to SR_B7 and QA_PIXEL" if qa_pixel else "SR_B1 to SR_B7"
+    typer.echo(f"Wrote {output}: {bands}; {when}")
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -6,6 +6,7 @@ import re
 import secrets
 from pathlib import Path
 
+import numpy as np
 import rasterio
 
 from model.bands import BANDS
@@ -92,7 +93,7 @@ def load(folder: Path) -> Delivery:
     )
 
 
-def stack(folder: Path, output: Path) -> Acquisition | None:
+def stack(folder: Path, output: Path, *, qa_pixel: bool = False) -> Acquisition | None:
     """Writes the seven bands of a delivery as one GeoTIFF, named, in tiles, with the acquisition time.
 
     The file appears under its name when it is complete.
@@ -100,22 +101,25 @@ def stack(folder: Path, output: Path) -> Acquisition | None:
     Args:
         folder: of the product.
         output: the file to write.
+        qa_pixel: whether QA_PIXEL is put in as an eighth band; nothing is fill in it.
 
     Returns:
         When the scene was taken, as its MTL says.
 
     Raises:
-        DeliveryError: as `find`.
+        DeliveryError: as `find`; or there is no QA_PIXEL.
         GeotiffError, TileError: a file cannot be read, or does not fit the others.
         OSError: the output cannot be written.
     """
     delivery = load(folder)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise DeliveryError(f"{output} cannot be written; expected a file name in a folder that is there")
+    if qa_pixel and delivery.qa_pixel is None:
+        raise DeliveryError(f"{folder} has no file named …_{QA_PART}.TIF; expected one where it is asked for")
     partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
     try:
         with OpenRaster(delivery, _LIMITS, whole=False) as raster:
-            _write(raster, partial, delivery.source or folder.name)
+            _write(raster, partial, delivery.source or folder.name, qa_pixel=qa_pixel)
             acquired = raster.acquired
         partial.replace(output)
     finally:
@@ -123,8 +127,14 @@ def stack(folder: Path, output: Path) -> Acquisition | None:
     return acquired
 
 
-def _write(raster: OpenRaster, path: Path, product: str) -> None:
+def _write(raster: OpenRaster, path: Path, product: str, *, qa_pixel: bool) -> None:
     header = raster.header
+    names = (*BANDS, QA_PART) if qa_pixel else BANDS
+    if qa_pixel and header.dtype != "uint16":  # one type for all bands
+        raise TileError(
+            "unsupported-pixel-type",
+            f"the bands are {header.dtype} and {QA_PART} is uint16; expected uint16 DN in one file with it",
+        )
     if header.nodata is None and header.dtype != "uint16":
         raise TileError("unsupported-pixel-type", f"the bands are {header.dtype}; expected uint16 DN")
     place = {} if header.place is None else {"crs": rasterio.CRS.from_wkt(header.place.wkt)}
@@ -134,7 +144,7 @@ def _write(raster: OpenRaster, path: Path, product: str) -> None:
         path,
         "w",
         driver="GTiff",
-        count=len(BANDS),
+        count=len(names),
         height=header.height,
         width=header.width,
         dtype=header.dtype,
@@ -147,7 +157,7 @@ def _write(raster: OpenRaster, path: Path, product: str) -> None:
         BIGTIFF="IF_SAFER",
         **place,
     ) as dataset:
-        for band, name in enumerate(BANDS, start=1):
+        for band, name in enumerate(names, start=1):
             dataset.set_band_description(band, name)
         tags = {"LANDSAT_PRODUCT_ID": product}
         if (acquired := raster.acquired) is not None:
@@ -158,4 +168,7 @@ def _write(raster: OpenRaster, path: Path, product: str) -> None:
         for row in range(0, header.height, _STRIP_ROWS):
             rows = min(_STRIP_ROWS, header.height - row)
             window = (row, 0, rows, header.width)
-            dataset.write(raster.read(window), window=rasterio.windows.Window(0, row, header.width, rows))
+            pixels = raster.read(window)
+            if qa_pixel and (flags := raster.read_quality(window)) is not None:
+                pixels = np.concatenate([pixels, flags[None]])
+            dataset.write(pixels, window=rasterio.windows.Window(0, row, header.width, rows))

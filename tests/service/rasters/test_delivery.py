@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,40 @@ def test_a_folder_is_found_and_stacked(tmp_path: Path) -> None:
         assert scene.tags()["TIFFTAG_DATETIME"] == "2020:08:02 09:58:12"
         assert scene.transform == rasterio.open(delivery.find(folder)["SR_B1"]).transform
     assert sorted(file.name for file in tmp_path.iterdir()) == ["product", "scene.tif"]
+
+
+def test_a_stack_may_have_the_flags(client: TestClient, tmp_path: Path) -> None:
+    pixels, judged = dn_pixels(120, 90), flags(120, 90)
+    judged[0, :5] = 0  # nothing there
+    files = deliveries.parts(pixels, flags=judged, metadata=deliveries.mtl())
+    folder = deliveries.write(tmp_path / "product", files)
+    path = tmp_path / "scene.tif"
+    result = CliRunner().invoke(cli, ["stack", str(folder), "-o", str(path), "--qa-pixel"])
+    assert result.exit_code == 0, result.output
+    assert "and QA_PIXEL" in result.output
+    with rasterio.open(path) as scene:
+        assert scene.descriptions == (*BANDS, "QA_PIXEL")
+        assert np.array_equal(scene.read()[:7], pixels)
+        assert np.array_equal(scene.read(8), np.where(judged == 0, deliveries.FILL, judged))
+    for fit in ("resize", "grid"):
+        given = {"fit": fit, "datetime": ACQUIRED}
+        delivered = client.post("/embed", files=files, data=given).json()["data"]
+        stacked = client.post("/embed", files={"tile": path.read_bytes()}, data=given).json()["data"]
+        for item, expected in zip(stacked, delivered, strict=True):
+            for name in ("embedding", "cloud_fraction", "quality", "valid_fraction"):
+                assert item[name] == expected[name], name
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"flags": None}, "no file named …_QA_PIXEL.TIF"), ({"pixels": dn_pixels().astype(np.int16)}, "int16")],
+)
+def test_flags_that_cannot_be_in_a_stack(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+    folder = deliveries.write(tmp_path / "product", deliveries.parts(**{"flags": flags()} | changed))
+    result = CliRunner().invoke(cli, ["stack", str(folder), "-o", str(tmp_path / "scene.tif"), "--qa-pixel"])
+    assert result.exit_code == 1
+    assert words in result.output
+    assert [file.name for file in tmp_path.iterdir()] == ["product"]
 
 
 def test_folders_that_are_no_delivery(tmp_path: Path) -> None:
