@@ -54,6 +54,9 @@ def test_a_linked_file_is_what_an_uploaded_one_is(client: TestClient, host: File
     assert theirs.pop("cached")  # the bytes are known by what they are
     assert ours == theirs
     assert "fetch;dur=" in linked.headers["Server-Timing"]
+    exposed = client.get("/metrics").text
+    assert 'landmoe_stage_duration_seconds_count{stage="fetch"} 0.0' not in exposed
+    assert 'landmoe_fetches_total{outcome="ok"} 0.0' not in exposed
     [(path, headers)] = host.asked
     assert path == "/folder/b%20c.tif?sig=secret"
     assert headers["accept-encoding"] == "identity"
