@@ -18,7 +18,8 @@ from service.clients.errors import RETRIED, ClientError, ProblemError, Transport
 from service.clients.given_tiles import as_tiles
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
 from service.clients.retries import log_retries_aside, wait_s
-from service.clients.tiles import Tile, TileRequest, as_text, requests
+from service.clients.tile_requests import TileRequest, requests
+from service.clients.tiles import Tile, as_text
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 R = TypeVar("R", bound=Result)

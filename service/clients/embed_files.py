@@ -21,7 +21,8 @@ from service.clients.errors import (
 from service.clients.kept_answers import KeptAnswers, answer_key
 from service.clients.merge import Item, Piece, merger
 from service.clients.progress import Show, WorkProgress
-from service.clients.tiles import Tile, TileRequest, unicode
+from service.clients.tile_requests import TileRequest
+from service.clients.tiles import Tile, unicode
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any, Self, cast
 
 from service.clients.errors import InputError
 from service.clients.links import is_link
-from service.clients.tiles import Tile, TileRequest
+from service.clients.tile_requests import TileRequest
+from service.clients.tiles import Tile
 from service.json_text import dumps
 from service.rasters import delivery
 
