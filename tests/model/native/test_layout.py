@@ -11,7 +11,7 @@ from onnx import helper
 
 from model.fused import fuse
 from model.graph import to_onnx
-from model.native.layout import LayoutError, pack, to_bf16
+from model.native.layout import Kernels, LayoutError, pack, to_bf16
 from tests.model.networks import SMALL, onnx_bytes, scrambled
 
 
@@ -25,6 +25,14 @@ def test_an_exported_encoder_is_accepted(content: bytes) -> None:
     assert [len(layer.experts) for layer in packed.layers] == list(SMALL.num_experts)
     assert packed.placed.shape == (SMALL.num_tokens, 32)
     assert not packed.placed[:, SMALL.embed_dim :].any()
+
+
+@pytest.mark.parametrize("kernels", ["fp32", "bf16", "amx"])
+def test_weights_begin_where_a_cache_line_does(content: bytes, kernels: Kernels) -> None:
+    packed = pack(content, SMALL, kernels)
+    for layer in packed.layers:
+        for product in (layer.qkv, layer.out, layer.values, layer.down, *layer.experts):
+            assert product.weight.ctypes.data % 64 == 0
 
 
 def test_another_architecture_is_refused(content: bytes) -> None:
