@@ -27,9 +27,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).resolve().parent
 
 _FLAGS = ("-O3", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wall")
+_AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt")
 _AVX512 = (
+    *_AVX2,
     *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "cd")),
-    *("-mfma", "-mbmi", "-mbmi2", "-mpopcnt", "-mprefer-vector-width=512"),
+    "-mprefer-vector-width=512",
 )
 
 
@@ -44,9 +46,14 @@ class Library(NamedTuple):  # hatchling loads this file in a way that dataclasse
     objects: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def _encoder(numbers: str, *flags: str) -> tuple[str, tuple[str, ...]]:
-    headers = (f'-DNUMBERS="numbers_{numbers}.h"', f'-DATTENTION="attention_{numbers}.h"')
-    return "encoder.c", (*_AVX512, *flags, *headers)
+def _encoder(kernels: str, vectors: str, numbers: str, *flags: str) -> tuple[str, tuple[str, ...]]:
+    headers = {
+        "VECTORS": f"vectors_{vectors}",
+        "NUMBERS": f"numbers_{numbers}",
+        "ATTENTION": f"attention_{numbers}",
+    }
+    names = (f'-D{name}="{header}.h"' for name, header in headers.items())
+    return "encoder.c", (*flags, f"-DKERNELS={kernels}", *names)
 
 
 KERNELS = Library(
@@ -54,9 +61,9 @@ KERNELS = Library(
     ("x86_64",),
     (
         ("support.c", ()),
-        _encoder("fp32"),
-        _encoder("bf16", "-mavx512bf16"),
-        _encoder("amx", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+        _encoder("fp32", "avx512", "fp32", *_AVX512),
+        _encoder("bf16", "avx512", "bf16", *_AVX512, "-mavx512bf16"),
+        _encoder("amx", "avx512", "amx", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
     ),
 )
 PIXELS = Library(

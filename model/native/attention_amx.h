@@ -24,7 +24,7 @@ typedef struct {
 
 /* Keys in rows and values in columns. `keys`: the tile's, at the group's first key; its values follow. */
 static void gather_group(AttentionSpace *space, const element *keys, long stride, int tokens, int d) {
-    __mmask16 units = lanes_before(0, d / 2);
+    Lanes units = lanes_before(0, d / 2);
     for (int n = 0; n < tokens; n++)
         _mm512_store_si512(space->keys[n], _mm512_maskz_loadu_epi32(units, keys + n * stride));
     for (int n = 0; n < tokens; n += LANES) {
@@ -32,7 +32,7 @@ static void gather_group(AttentionSpace *space, const element *keys, long stride
         for (int i = 0; i < LANES; i++)
             rows[i] = n + i < tokens
                           ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(units, keys + (n + i) * stride + d))
-                          : _mm512_setzero_ps();
+                          : zeros();
         transpose(rows);
         for (int u = 0; u < d / 2; u++) {
             __m512i pair = _mm512_castps_si512(rows[u]);
@@ -98,7 +98,7 @@ static void attend(AttentionSpace *space, const Encoder *encoder, int bounded, c
     for (int token = from; token < to; token += LANES)
         for (int r = 0; r < heads; r++)
             ask(qkv + r * d, stride, token, tokens, d, space->asked[(token - from) / LANES][r]);
-    vec share[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    vec share[2] = {zeros(), zeros()};
     for (int step = 0, last[2] = {0, 0}; step <= steps; step++) {
         int r = step % rounds * 2, head[2] = {r, r + 1 < heads ? r + 1 : r};
         if (step < steps) score(space, space->asked[step / rounds], head, tokens);

@@ -31,7 +31,7 @@ static void score(AttentionSpace *space, int tokens, int d) {
     for (int n = 0; n < tokens; n += KEYS) {
         vec sum[KEYS][2];
 #pragma GCC unroll 7
-        for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = zeros();
         for (int k = 0; k < d / 2; k++) {
             __m512bh first = (__m512bh)_mm512_load_si512(space->asked[0][k]);
             __m512bh second = (__m512bh)_mm512_load_si512(space->asked[1][k]);
@@ -44,8 +44,8 @@ static void score(AttentionSpace *space, int tokens, int d) {
         }
 #pragma GCC unroll 7
         for (int i = 0; i < KEYS; i++) {
-            _mm512_store_ps(space->scores[n + i][0], sum[i][0]);
-            _mm512_store_ps(space->scores[n + i][1], sum[i][1]);
+            store(space->scores[n + i][0], sum[i][0]);
+            store(space->scores[n + i][1], sum[i][1]);
         }
     }
 }
@@ -54,7 +54,7 @@ static void score(AttentionSpace *space, int tokens, int d) {
 INLINE void add_some(AttentionSpace *space, int tokens, int from, int dims) {
     vec sum[9][2];
 #pragma GCC unroll 9
-    for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = zeros();
     for (int n = 0; n < tokens; n += 2) {
         __m512bh first = (__m512bh)_mm512_load_si512(space->scores[n][0]);
         __m512bh second = (__m512bh)_mm512_load_si512(space->scores[n][1]);
@@ -67,8 +67,8 @@ INLINE void add_some(AttentionSpace *space, int tokens, int from, int dims) {
     }
 #pragma GCC unroll 9
     for (int i = 0; i < dims; i++) {
-        _mm512_store_ps(space->sums[from + i][0], sum[i][0]);
-        _mm512_store_ps(space->sums[from + i][1], sum[i][1]);
+        store(space->sums[from + i][0], sum[i][0]);
+        store(space->sums[from + i][1], sum[i][1]);
     }
 }
 

@@ -1,8 +1,8 @@
-/* Grouped-query attention in fp32, of one group's heads for sixteen tokens at a time.
+/* Grouped-query attention in fp32, of one group's heads for as many tokens at a time as there are lanes.
 
-   Sixteen queries stand side by side in the lanes: a score is a key's number times sixteen queries', a
-   query's largest score and its sum are found lane by lane, and so are the values' sums. Two heads of the
-   group go together, so that a key or value that is loaded is used twice. */
+   Their queries stand side by side in the lanes: a score is a key's number times the queries', a query's
+   largest score and its sum are found lane by lane, and so are the values' sums. Two heads of the group go
+   together, so that a key or value that is loaded is used twice. */
 #pragma once
 
 #include <string.h>
@@ -11,7 +11,10 @@
 #include "scores.h"
 #include "vector_math.h"
 
-#define KEYS 7 /* scores of so many keys at a time */
+/* Scores of so many keys at a time; of values DIMS numbers, or FEWER_DIMS, or one, whatever divides them. */
+#define KEYS 7
+#define DIMS 9
+#define FEWER_DIMS 8
 #define HEAD_MULTIPLE 1
 #define MOST_DIM 64  /* of a head; what is larger is refused when a session is opened */
 #define MOST_HEADS 8 /* of a group */
@@ -44,59 +47,59 @@ static void score(AttentionSpace *space, int tokens, int d, int heads, const int
         vec sum[KEYS][2];
         const float *key = space->keys + n * d;
 #pragma GCC unroll 7
-        for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        for (int i = 0; i < KEYS; i++) sum[i][0] = sum[i][1] = zeros();
         for (int k = 0; k < d; k++) {
-            vec first = _mm512_load_ps(space->queries[k * heads + head[0]]);
-            vec second = _mm512_load_ps(space->queries[k * heads + head[1]]);
+            vec first = load(space->queries[k * heads + head[0]]);
+            vec second = load(space->queries[k * heads + head[1]]);
 #pragma GCC unroll 7
             for (int i = 0; i < KEYS; i++) {
-                vec number = _mm512_set1_ps(key[i * d + k]);
-                sum[i][0] = _mm512_fmadd_ps(number, first, sum[i][0]);
-                sum[i][1] = _mm512_fmadd_ps(number, second, sum[i][1]);
+                vec number = all_lanes(key[i * d + k]);
+                sum[i][0] = plus_product(sum[i][0], number, first);
+                sum[i][1] = plus_product(sum[i][1], number, second);
             }
         }
 #pragma GCC unroll 7
         for (int i = 0; i < KEYS; i++) {
-            _mm512_store_ps(space->scores[n + i][0], sum[i][0]);
-            _mm512_store_ps(space->scores[n + i][1], sum[i][1]);
+            store(space->scores[n + i][0], sum[i][0]);
+            store(space->scores[n + i][1], sum[i][1]);
         }
     }
 }
 
 /* Scores into weights, and what a query's weights have to be multiplied with to add up to 1. */
 static void weigh(AttentionSpace *space, int tokens, int bounded, vec share[2]) {
-    vec total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    vec total[2] = {zeros(), zeros()};
     if (!bounded) lower_scores(space->scores, tokens);
     for (int n = 0; n < tokens; n++)
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            vec score = _mm512_load_ps(space->scores[n][r]), weight = bounded_exponential(score);
-            _mm512_store_ps(space->scores[n][r], weight);
+            vec score = load(space->scores[n][r]), weight = bounded_exponential(score);
+            store(space->scores[n][r], weight);
             total[r] = with_weight(total[r], weight, score);
         }
-    for (int r = 0; r < 2; r++) share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);
+    for (int r = 0; r < 2; r++) share[r] = all_lanes(1.0f) / total[r];
 }
 
 /* Numbers `from` to `from + dims` of the weighted values; `dims` is a constant where this is inlined. */
 INLINE void add_values(AttentionSpace *space, int tokens, int d, int from, int dims, int heads,
                        const int head[2], const vec share[2]) {
-    vec sum[9][2];
+    vec sum[DIMS][2];
 #pragma GCC unroll 9
-    for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int i = 0; i < dims; i++) sum[i][0] = sum[i][1] = zeros();
     for (int n = 0; n < tokens; n++) {
-        vec first = _mm512_load_ps(space->scores[n][0]), second = _mm512_load_ps(space->scores[n][1]);
+        vec first = load(space->scores[n][0]), second = load(space->scores[n][1]);
         const float *value = space->values + n * d + from;
 #pragma GCC unroll 9
         for (int i = 0; i < dims; i++) {
-            vec number = _mm512_set1_ps(value[i]);
-            sum[i][0] = _mm512_fmadd_ps(number, first, sum[i][0]);
-            sum[i][1] = _mm512_fmadd_ps(number, second, sum[i][1]);
+            vec number = all_lanes(value[i]);
+            sum[i][0] = plus_product(sum[i][0], number, first);
+            sum[i][1] = plus_product(sum[i][1], number, second);
         }
     }
 #pragma GCC unroll 9
     for (int i = 0; i < dims; i++) {
-        _mm512_store_ps(space->result[(from + i) * heads + head[0]], _mm512_mul_ps(sum[i][0], share[0]));
-        _mm512_store_ps(space->result[(from + i) * heads + head[1]], _mm512_mul_ps(sum[i][1], share[1]));
+        store(space->result[(from + i) * heads + head[0]], sum[i][0] * share[0]);
+        store(space->result[(from + i) * heads + head[1]], sum[i][1] * share[1]);
     }
 }
 
@@ -105,16 +108,15 @@ static void attend_heads(AttentionSpace *space, int tokens, int d, int heads, co
     vec share[2];
     score(space, tokens, d, heads, head);
     weigh(space, tokens, bounded, share);
-    int dims = d % 9 == 0 ? 9 : d % 8 == 0 ? 8 : d % 4 == 0 ? 4 : 1;
+    int dims = d % DIMS == 0 ? DIMS : d % FEWER_DIMS == 0 ? FEWER_DIMS : 1;
     for (int from = 0; from < d; from += dims) switch (dims) {
-        case 9: add_values(space, tokens, d, from, 9, heads, head, share); break;
-        case 8: add_values(space, tokens, d, from, 8, heads, head, share); break;
-        case 4: add_values(space, tokens, d, from, 4, heads, head, share); break;
+        case DIMS: add_values(space, tokens, d, from, DIMS, heads, head, share); break;
+        case FEWER_DIMS: add_values(space, tokens, d, from, FEWER_DIMS, heads, head, share); break;
         default: add_values(space, tokens, d, from, 1, heads, head, share);
         }
 }
 
-/* Sixteen queries from `token` on into columns; those behind the last repeat it. */
+/* The queries from `token` on into columns; those behind the last repeat it. */
 static void turn_queries(const Encoder *encoder, const float *qkv, long stride, int token,
                          float (*queries)[LANES]) {
     int columns = encoder->heads / encoder->groups * encoder->head_dim;
@@ -122,10 +124,10 @@ static void turn_queries(const Encoder *encoder, const float *qkv, long stride, 
         vec rows[LANES];
         for (int i = 0; i < LANES; i++) {
             int n = token + i < encoder->tokens ? token + i : encoder->tokens - 1;
-            rows[i] = _mm512_loadu_ps(qkv + n * stride + column);
+            rows[i] = load(qkv + n * stride + column);
         }
         transpose(rows);
-        for (int i = 0; i < LANES; i++) _mm512_store_ps(queries[column + i], rows[i]);
+        for (int i = 0; i < LANES; i++) store(queries[column + i], rows[i]);
     }
 }
 
@@ -134,11 +136,10 @@ static void turn_back(const Encoder *encoder, float (*result)[LANES], int token,
     int columns = encoder->heads / encoder->groups * encoder->head_dim;
     for (int column = 0; column < columns; column += LANES) {
         vec rows[LANES];
-        for (int i = 0; i < LANES; i++) rows[i] = _mm512_load_ps(result[column + i]);
+        for (int i = 0; i < LANES; i++) rows[i] = load(result[column + i]);
         transpose(rows);
         for (int i = 0; i < LANES && token + i < encoder->tokens; i++)
-            _mm512_mask_storeu_ps(out + (token + i) * stride + column, lanes_before(column, columns),
-                                  rows[i]);
+            store_first(out + (token + i) * stride + column, columns - column, rows[i]);
     }
 }
 

@@ -28,24 +28,24 @@ static void ask(const element *queries, long stride, int token, int tokens, int 
 /* Scores of two heads into weights, those of two tokens as a pair where the first one's score stood; and what
    a query's weights have to be multiplied with to add up to 1. */
 INLINE void weigh(float (*scores)[2][LANES], int tokens, int bounded, vec share[2]) {
-    vec total[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    vec total[2] = {zeros(), zeros()};
     if (!bounded) lower_scores(scores, tokens);
     int n = 0;
     for (; n + 1 < tokens; n += 2)
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            vec first = exponential_coarse(_mm512_load_ps(scores[n][r]));
-            vec second = exponential_coarse(_mm512_load_ps(scores[n + 1][r]));
-            total[r] = _mm512_add_ps(_mm512_add_ps(total[r], first), second);
+            vec first = exponential_coarse(load(scores[n][r]));
+            vec second = exponential_coarse(load(scores[n + 1][r]));
+            total[r] = total[r] + first + second;
             _mm512_store_si512(scores[n][r], pairs(first, second));
         }
     for (int r = 0; r < 2; r++) {
         if (n < tokens) {
-            vec last = exponential_coarse(_mm512_load_ps(scores[n][r]));
-            total[r] = _mm512_add_ps(total[r], last);
-            _mm512_store_si512(scores[n][r], pairs(last, _mm512_setzero_ps()));
+            vec last = exponential_coarse(load(scores[n][r]));
+            total[r] += last;
+            _mm512_store_si512(scores[n][r], pairs(last, zeros()));
         }
-        share[r] = _mm512_div_ps(_mm512_set1_ps(1.0f), total[r]);
+        share[r] = all_lanes(1.0f) / total[r];
     }
 }
 
@@ -54,11 +54,11 @@ static void answer(const float *sums, long stride, vec share, int token, int tok
                    long out_stride) {
     vec rows[LANES];
     for (int u = 0; u < d / 2; u++) {
-        vec first = _mm512_mul_ps(_mm512_load_ps(sums + 2 * u * stride), share);
-        vec second = _mm512_mul_ps(_mm512_load_ps(sums + (2 * u + 1) * stride), share);
+        vec first = load(sums + 2 * u * stride) * share;
+        vec second = load(sums + (2 * u + 1) * stride) * share;
         rows[u] = _mm512_castsi512_ps(pairs(first, second));
     }
-    for (int u = d / 2; u < LANES; u++) rows[u] = _mm512_setzero_ps();
+    for (int u = d / 2; u < LANES; u++) rows[u] = zeros();
     transpose(rows);
     for (int i = 0; i < LANES && token + i < tokens; i++)
         _mm512_mask_storeu_epi32(out + (token + i) * out_stride, lanes_before(0, d / 2),

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "vector_math.h"
+#include "coarse_math.h"
 
 typedef uint16_t element;
 
@@ -13,10 +13,6 @@ typedef struct {
     long stride;
     const int32_t *index;
 } Rows;
-
-INLINE void store_elements(element *at, vec values, __mmask16 lanes) {
-    _mm256_mask_storeu_epi16(at, lanes, (__m256i)_mm512_cvtneps_pbh(values));
-}
 
 INLINE void store_whole(element *at, vec values) {
     _mm256_storeu_si256((__m256i *)at, (__m256i)_mm512_cvtneps_pbh(values));

@@ -1,8 +1,8 @@
 /* The encoder, layer by layer, for a few tiles at a time whose rows stay in the cache.
 
-   Compiled once for each kind of numbers (NUMBERS and ATTENTION name their headers). Fused into the products
-   are what precedes and follows them; an expert is computed for the tokens that chose it, and for no others.
- */
+   Compiled once for each of the KERNELS, whose headers VECTORS, NUMBERS and ATTENTION name. Fused into the
+   products are what precedes and follows them; an expert is computed for the tokens that chose it, and for no
+   others. */
 #include <string.h>
 
 #include "epilogues.h"
@@ -12,7 +12,7 @@
 #include "session.h"
 #include "tokens.h"
 
-/* Items are a group's sixteen queries; thread `part` takes its share of them, those of a group together. */
+/* Items are LANES of a group's queries; thread `part` takes its share of them, those of a group together. */
 static void attend_part(Session *s, Own *own, int bounded, int part, int tiles) {
     const Encoder *e = s->encoder;
     int heads = e->heads / e->groups, pieces = rounded_up(e->tokens, LANES) / LANES;
@@ -68,6 +68,9 @@ static void work(void *of, int part) {
 /* What the library offers, to CPUs that support.c finds able. */
 
 #define EXPORTED __attribute__((visibility("default")))
+#define JOINED(function, kernels) function##_##kernels
+#define OF(function, kernels) JOINED(function, kernels)
+#define NAME(function) OF(function, KERNELS)
 
 /* Ends the session's threads. No run may be under way. */
 EXPORTED void NAME(landmoe_close)(Session *s) {

@@ -1,13 +1,13 @@
 /* The fused encoder (model/fused.py) as the kernels see it, and what a library of them offers.
 
    Rows are tokens. Widths (`inputs`, `outputs`, `width`, `hidden`) are padded with zeros to the multiples
-   that the numbers ask for; `landmoe_layout` says which. Structures are filled by model/native_session.py. */
+   that the kernels ask for, which layout.py knows. Structures are filled by session.py. */
 #pragma once
 
 #include <stdint.h>
 
 /* A row x becomes x @ weight + bias. The weight stands in panels of PANEL columns, the last one narrower:
-   of fp32 [inputs][columns]; of bf16 as the kernel multiplies it (products_bf16.h, products_amx.h). */
+   of fp32 [inputs][columns]; of bf16 as the kernel multiplies it (numbers_bf16.h, numbers_amx.h). */
 typedef struct {
     const void *weight;
     const float *bias; /* [outputs] */

@@ -12,7 +12,7 @@ struct Stage {
 };
 
 INLINE vec biased(const Stage *stage, const float *block, int column) {
-    return _mm512_add_ps(_mm512_load_ps(block), _mm512_loadu_ps(stage->product->bias + column));
+    return load(block) + load(stage->product->bias + column);
 }
 
 INLINE void keep_qkv(const Stage *stage, int first, int count, int column, int columns, const float *block,
@@ -30,8 +30,7 @@ INLINE void add_to_x(const Stage *stage, int first, int count, int column, int c
     for (int i = 0; i < count; i++)
         for (int c = 0; c < columns; c += LANES) {
             float *x = s->x + (long)(first + i) * s->encoder->width + column + c;
-            _mm512_storeu_ps(
-                x, _mm512_add_ps(_mm512_loadu_ps(x), biased(stage, block + i * stride + c, column + c)));
+            store(x, load(x) + biased(stage, block + i * stride + c, column + c));
         }
 }
 
@@ -39,11 +38,11 @@ INLINE void add_expert(const Stage *stage, int first, int count, int column, int
                        long stride) {
     Session *s = stage->session;
     for (int i = 0; i < count; i++) {
-        vec gate = _mm512_set1_ps(stage->gate[first + i]);
+        vec gate = all_lanes(stage->gate[first + i]);
         float *mix = s->mix + stage->index[first + i] * s->hidden_width + column;
         for (int c = 0; c < columns; c += LANES) {
             vec active = activated(biased(stage, block + i * stride + c, column + c));
-            _mm512_storeu_ps(mix + c, _mm512_fmadd_ps(gate, active, _mm512_loadu_ps(mix + c)));
+            store(mix + c, plus_product(load(mix + c), gate, active));
         }
     }
 }
@@ -53,14 +52,14 @@ INLINE void times_mix(const Stage *stage, int first, int count, int column, int 
     Session *s = stage->session;
     for (int i = 0; i < count; i++)
         for (int c = 0; c < columns; c += LANES) {
-            vec mix = _mm512_loadu_ps(s->mix + (first + i) * s->hidden_width + column + c);
-            vec value = _mm512_mul_ps(mix, biased(stage, block + i * stride + c, column + c));
-            store_whole(s->gated + (first + i) * s->hidden_elements + column + c, value);
+            vec mix = load(s->mix + (first + i) * s->hidden_width + column + c);
+            store_whole(s->gated + (first + i) * s->hidden_elements + column + c,
+                        mix * biased(stage, block + i * stride + c, column + c));
         }
     /* Inputs of the next product end at a multiple of INPUTS_MULTIPLE; there, another layer may have left
      * numbers. */
     int end = column + columns;
     if (end == stage->product->outputs && end % INPUTS_MULTIPLE >= LANES)
         for (int i = 0; i < count; i++)
-            store_whole(s->gated + (first + i) * s->hidden_elements + end, _mm512_setzero_ps());
+            store_whole(s->gated + (first + i) * s->hidden_elements + end, zeros());
 }

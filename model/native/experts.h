@@ -7,43 +7,42 @@
 #include "epilogues.h"
 
 /* Which experts a row's gate chooses, the largest logits (of equal ones the first), and their softmax.
-   Sixteen rows at a time, side by side in the lanes. */
+   As many rows at a time as there are lanes, side by side in them. */
 static void choose(Session *s, Own *own, int layer, int from, int to) {
     const Encoder *e = s->encoder;
     int experts = e->layers[layer].gate.experts, most = e->most_experts;
     memset(own->count, 0, sizeof own->count);
     for (int row = from; row < to; row += LANES) {
-        __mmask16 rows = lanes_before(row, to), taken[MOST_EXPERTS] = {0};
-        vec logits[LANES], weights[MOST_EXPERTS], largest = _mm512_setzero_ps(), total = _mm512_setzero_ps();
-        for (int i = 0; i < LANES; i++) logits[i] = _mm512_loadu_ps(s->logits + (row + i) * LANES);
-        transpose(logits);
+        Lanes rows = lanes_before(row, to), taken[MOST_EXPERTS];
+        vec logits[MOST_EXPERTS], weights[MOST_EXPERTS], largest = zeros(), total = zeros();
+        for (int first = 0; first < MOST_EXPERTS; first += LANES) {
+            for (int i = 0; i < LANES; i++)
+                logits[first + i] = load(s->logits + (row + i) * MOST_EXPERTS + first);
+            transpose(logits + first);
+        }
+        for (int i = 0; i < experts; i++) taken[i] = lanes_before(0, 0);
         for (int k = 0; k < e->top_k; k++) {
-            vec best = _mm512_set1_ps(-INFINITY);
-            __mmask16 found[MOST_EXPERTS];
+            vec best = all_lanes(-INFINITY);
+            Lanes found[MOST_EXPERTS];
             for (int i = 0; i < experts; i++) {
-                __mmask16 better = _mm512_cmp_ps_mask(logits[i], best, _CMP_GT_OQ) & ~taken[i];
-                best = _mm512_mask_mov_ps(best, better, logits[i]);
+                Lanes better = greater(logits[i], best) & ~taken[i];
+                best = select_lanes(better, logits[i], best);
                 found[i] = better;
                 for (int j = 0; j < i; j++) found[j] &= ~better;
             }
             if (k == 0) largest = best;
-            vec lowered = _mm512_max_ps(_mm512_sub_ps(best, largest), _mm512_set1_ps(-LARGEST_EXPONENT));
+            vec lowered = larger(best - largest, all_lanes(-LARGEST_EXPONENT));
             vec weight = bounded_exponential(lowered);
-            total = _mm512_add_ps(total, weight);
+            total += weight;
             for (int i = 0; i < experts; i++) {
                 taken[i] |= found[i];
-                weights[i] = k ? _mm512_mask_mov_ps(weights[i], found[i], weight) : weight;
+                weights[i] = k ? select_lanes(found[i], weight, weights[i]) : weight;
             }
         }
-        __m512i numbers = _mm512_add_epi32(
-            _mm512_set1_epi32(row), _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
         for (int i = 0; i < experts; i++) {
-            __mmask16 chosen = taken[i] & rows;
             int count = own->count[i];
-            _mm512_storeu_si512(own->chosen[i] + count, _mm512_maskz_compress_epi32(chosen, numbers));
-            _mm512_storeu_ps(own->gate[i] + count,
-                             _mm512_maskz_compress_ps(chosen, _mm512_div_ps(weights[i], total)));
-            own->count[i] = count + __builtin_popcount(chosen);
+            own->count[i] += compress(taken[i] & rows, row, weights[i] / total, own->chosen[i] + count,
+                                      own->gate[i] + count);
         }
     }
     for (int i = 0; i < experts; i++) /* rows of a tile follow one another */

@@ -10,7 +10,7 @@
 INLINE void normalise_rows(Session *s, int from, int to, float epsilon, const Gate *gate, int experts) {
     const Encoder *e = s->encoder;
     int width = e->width;
-    __mmask16 last = lanes_before(width - LANES, e->dim);
+    Lanes all = lanes_before(0, LANES), last = lanes_before(width - LANES, e->dim);
     __m128 share = _mm_set1_ps(1.0f / e->dim);
     for (int first = from; first < to; first += 4) {
         int row[4];
@@ -19,20 +19,20 @@ INLINE void normalise_rows(Session *s, int from, int to, float epsilon, const Ga
         for (int i = 0; i < 4; i++) {
             row[i] = first + i < to ? first + i : to - 1; /* what is missing repeats the last one */
             x[i] = s->x + (long)row[i] * width;
-            sum[i] = _mm512_setzero_ps();
+            sum[i] = zeros();
         }
         for (int c = 0; c < width; c += LANES)
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_loadu_ps(x[i] + c));
+            for (int i = 0; i < 4; i++) sum[i] += load(x[i] + c);
         spread(_mm_mul_ps(sums_of(sum), share), mean);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) sum[i] = _mm512_setzero_ps();
+        for (int i = 0; i < 4; i++) sum[i] = zeros();
         for (int c = 0; c < width; c += LANES) {
-            __mmask16 lanes = c + LANES < width ? 0xFFFF : last;
+            Lanes lanes = c + LANES < width ? all : last;
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
-                vec difference = _mm512_maskz_sub_ps(lanes, _mm512_loadu_ps(x[i] + c), mean[i]);
-                sum[i] = _mm512_fmadd_ps(difference, difference, sum[i]);
+                vec difference = keep_lanes(lanes, load(x[i] + c) - mean[i]);
+                sum[i] = plus_product(sum[i], difference, difference);
             }
         }
         __m128 variance = _mm_add_ps(_mm_mul_ps(sums_of(sum), share), _mm_set1_ps(epsilon));
@@ -40,28 +40,28 @@ INLINE void normalise_rows(Session *s, int from, int to, float epsilon, const Ga
 #pragma GCC unroll 5
         for (int k = 0; k < experts; k++)
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) logit[k][i] = _mm512_setzero_ps();
+            for (int i = 0; i < 4; i++) logit[k][i] = zeros();
         for (int c = 0; c < width; c += LANES) {
-            __mmask16 lanes = c + LANES < width ? 0xFFFF : last;
+            Lanes lanes = c + LANES < width ? all : last;
             vec normal[4];
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
-                vec difference = _mm512_maskz_sub_ps(lanes, _mm512_loadu_ps(x[i] + c), mean[i]);
-                normal[i] = _mm512_mul_ps(difference, scale[i]);
+                vec difference = keep_lanes(lanes, load(x[i] + c) - mean[i]);
+                normal[i] = difference * scale[i];
                 store_whole(s->normal + row[i] * s->element_width + c, normal[i]);
             }
 #pragma GCC unroll 5
             for (int k = 0; k < experts; k++) {
-                vec weight = _mm512_loadu_ps(gate->weight + k * width + c);
+                vec weight = load(gate->weight + k * width + c);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) logit[k][i] = _mm512_fmadd_ps(normal[i], weight, logit[k][i]);
+                for (int i = 0; i < 4; i++) logit[k][i] = plus_product(logit[k][i], normal[i], weight);
             }
         }
 #pragma GCC unroll 5
         for (int k = 0; k < experts; k++) {
             float four[4];
             _mm_storeu_ps(four, _mm_add_ps(sums_of(logit[k]), _mm_set1_ps(gate->bias[k])));
-            for (int i = 0; i < 4; i++) s->logits[row[i] * LANES + k] = four[i];
+            for (int i = 0; i < 4; i++) s->logits[row[i] * MOST_EXPERTS + k] = four[i];
         }
     }
 }

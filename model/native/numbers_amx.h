@@ -9,7 +9,6 @@
 
 #define INPUTS_MULTIPLE 32
 #define READS_BY_INDEX 0
-#define NAME(function) function##_amx
 #define TILE 16 /* rows of a register */
 #define WIDE 32 /* numbers in each */
 

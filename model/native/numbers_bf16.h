@@ -8,7 +8,6 @@
 
 #define INPUTS_MULTIPLE 2
 #define READS_BY_INDEX 1
-#define NAME(function) function##_bf16
 
 INLINE void block_bf16(const element *const row[ROWS], int inputs, const element *panel, int vectors,
                        float *block) {

@@ -7,19 +7,18 @@
 
 /* The mean of rows `from` to `to` of a tile, and with `std` their deviation (of the population). */
 static void pool(const Encoder *e, const float *x, int from, int to, float *mean, float *std) {
-    vec share = _mm512_set1_ps(1.0f / (to - from));
+    vec share = all_lanes(1.0f / (to - from));
     for (int c = 0; c < e->dim; c += LANES) {
-        __mmask16 lanes = lanes_before(c, e->dim);
-        vec sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
-        for (int n = from; n < to; n++) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + (long)n * e->width + c));
-        sum = _mm512_mul_ps(sum, share);
-        if (mean) _mm512_mask_storeu_ps(mean + c, lanes, sum);
+        vec sum = zeros(), squares = zeros();
+        for (int n = from; n < to; n++) sum += load(x + (long)n * e->width + c);
+        sum *= share;
+        if (mean) store_first(mean + c, e->dim - c, sum);
         if (!std) continue;
         for (int n = from; n < to; n++) {
-            vec difference = _mm512_sub_ps(_mm512_loadu_ps(x + (long)n * e->width + c), sum);
-            squares = _mm512_fmadd_ps(difference, difference, squares);
+            vec difference = load(x + (long)n * e->width + c) - sum;
+            squares = plus_product(squares, difference, difference);
         }
-        _mm512_mask_storeu_ps(std + c, lanes, _mm512_sqrt_ps(_mm512_mul_ps(squares, share)));
+        store_first(std + c, e->dim - c, root(squares * share));
     }
 }
 

@@ -1,7 +1,7 @@
 /* Products of rows with a weight in fp32.
 
-   A block of ROWS rows and a panel of PANEL columns is summed in 21 registers: each weight that is loaded is
-   used seven times, each value of a row three times. Every sum runs over the inputs in their order, whatever
+   A block of ROWS rows and a panel of PANEL columns is summed in registers: each weight that is loaded is
+   used ROWS times, each value of a row three times. Every sum runs over the inputs in their order, whatever
    rows stand beside it: so a tile has the same embedding alone, in a batch, and however threads share it. */
 #pragma once
 
@@ -31,22 +31,22 @@ INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *pa
 #pragma GCC unroll 7
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) sum[i][v] = _mm512_setzero_ps();
+        for (int v = 0; v < vectors; v++) sum[i][v] = zeros();
     for (long k = 0; k < inputs; k++) {
         vec weight[3];
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) weight[v] = _mm512_loadu_ps(panel + (k * vectors + v) * LANES);
+        for (int v = 0; v < vectors; v++) weight[v] = load(panel + (k * vectors + v) * LANES);
 #pragma GCC unroll 7
         for (int i = 0; i < ROWS; i++) {
-            vec value = _mm512_set1_ps(row[i][k]);
+            vec value = all_lanes(row[i][k]);
 #pragma GCC unroll 3
-            for (int v = 0; v < vectors; v++) sum[i][v] = _mm512_fmadd_ps(value, weight[v], sum[i][v]);
+            for (int v = 0; v < vectors; v++) sum[i][v] = plus_product(sum[i][v], value, weight[v]);
         }
     }
 #pragma GCC unroll 7
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors; v++) _mm512_store_ps(block + i * PANEL + v * LANES, sum[i][v]);
+        for (int v = 0; v < vectors; v++) store(block + i * PANEL + v * LANES, sum[i][v]);
 }
 
 static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel,

@@ -33,7 +33,7 @@ struct Session {
     element *qkv;       /* [rows][qkv_width] */
     float *mix;         /* [rows][hidden_width]: experts, weighted and added up */
     element *gated;     /* [rows][hidden_elements]: that times V */
-    float *logits;      /* [rows][16] */
+    float *logits;      /* [rows][most experts] */
     float *patch;       /* [rows][patch values] */
     atomic_int *routed; /* [chunk][depth][most_experts]: rows that chose the expert */
     Own **own;          /* of each thread */
@@ -61,7 +61,7 @@ static long lay_out(Session *s, int threads, uintptr_t start) {
     s->qkv = piece(&at, (rows + 1) * s->qkv_width * sizeof(element)); /* vectors reach behind a row's end */
     s->mix = piece(&at, rows * s->hidden_width * sizeof(float));
     s->gated = piece(&at, (rows + SPARE_ROWS) * s->hidden_elements * sizeof(element));
-    s->logits = piece(&at, (rows + LANES) * LANES * sizeof(float));
+    s->logits = piece(&at, (rows + LANES) * MOST_EXPERTS * sizeof(float));
     s->patch = piece(&at, rows * e->patches.inputs * sizeof(float));
     s->routed = piece(&at, (long)s->chunk * e->depth * e->most_experts * sizeof(atomic_int));
     s->own = piece(&at, threads * sizeof(Own *));

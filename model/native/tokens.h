@@ -12,9 +12,8 @@ INLINE void place_patches(const Stage *stage, int first, int count, int column, 
     for (int i = 0; i < count; i++) {
         int tile = (first + i) / patches, token = (first + i) % patches + e->extra;
         for (int c = 0; c < columns; c += LANES)
-            _mm512_storeu_ps(s->x + ((long)tile * e->tokens + token) * e->width + column + c,
-                             _mm512_add_ps(_mm512_load_ps(block + i * stride + c),
-                                           _mm512_loadu_ps(e->placed + (long)token * e->width + column + c)));
+            store(s->x + ((long)tile * e->tokens + token) * e->width + column + c,
+                  load(block + i * stride + c) + load(e->placed + (long)token * e->width + column + c));
     }
 }
 
@@ -43,12 +42,11 @@ static void embed(Session *s, int start, int from, int to) {
         int token = row % e->tokens, tile = start + row / e->tokens;
         if (token >= e->extra) continue;
         for (int c = 0; c < e->width; c += LANES) {
-            vec x = _mm512_loadu_ps(e->placed + (long)token * e->width + c);
+            vec x = load(e->placed + (long)token * e->width + c);
             for (int i = 0; i < 8; i++)
-                x = _mm512_fmadd_ps(
-                    _mm512_set1_ps(s->metadata[tile * 8 + i]),
-                    _mm512_loadu_ps(e->metadata + ((long)i * e->extra + token) * e->width + c), x);
-            _mm512_storeu_ps(s->x + (long)row * e->width + c, x);
+                x = plus_product(x, all_lanes(s->metadata[tile * 8 + i]),
+                                 load(e->metadata + ((long)i * e->extra + token) * e->width + c));
+            store(s->x + (long)row * e->width + c, x);
         }
     }
     int first = patches_before(e, from), end = patches_before(e, to);
