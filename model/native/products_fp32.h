@@ -10,6 +10,8 @@
 
 #define ROWS 7 /* divides the 105 tokens of a tile */
 #define PANEL (3 * LANES)
+#define LINE 64 /* bytes of the caches */
+#define APART static __attribute__((noinline))
 
 /* Rows `stride` numbers apart; of these, where there is an `index`, the ones it names. */
 typedef struct {
@@ -49,8 +51,9 @@ INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *pa
         for (int v = 0; v < vectors; v++) store(block + i * PANEL + v * LANES, sum[i][v]);
 }
 
-static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel,
-                          int columns, float *block) {
+/* Not inlined: in the midst of a caller GCC keeps some of the sums in memory. */
+APART void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs, const float *panel,
+                         int columns, float *block) {
     const float *row[ROWS];
     for (int i = 0; i < ROWS; i++) {
         int r = first + (i < count ? i : count - 1); /* what is missing repeats the last one */
@@ -63,15 +66,19 @@ static void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs
     }
 }
 
-/* Rows `from` to `to` of the product; `epilogue` is a constant where this is inlined. */
+/* Rows `from` to `to` of the product; `epilogue` is a constant where this is inlined. With each block a share
+   of the next panel is fetched: what the third cache has comes too late for a product that asks for it. */
 INLINE void product_fp32(const RowsFp32 *rows, int from, int to, const Product *product, Epilogue epilogue,
                          const Stage *stage) {
     float block[ROWS * PANEL] __attribute__((aligned(64)));
     for (int column = 0; column < product->outputs; column += PANEL) {
         const float *panel = (const float *)product->weight + (long)column * product->inputs;
         int columns = product->outputs - column < PANEL ? product->outputs - column : PANEL;
+        const float *next = panel + (long)columns * product->inputs, *until = next;
+        long share = (long)columns * product->inputs / ((to - from) / ROWS + 1);
         for (int first = from; first < to; first += ROWS) {
             int count = to - first < ROWS ? to - first : ROWS;
+            for (until += share; next < until; next += LINE / sizeof(float)) _mm_prefetch(next, _MM_HINT_T1);
             multiply_fp32(rows, first, count, product->inputs, panel, columns, block);
             epilogue(stage, first, count, column, columns, block, PANEL);
         }

@@ -10,7 +10,6 @@
 #include "team.h"
 
 #define MOST_EXPERTS 16
-#define LINE 64       /* bytes */
 #define SPARE_ROWS 16 /* behind the last: see numbers_amx.h */
 
 /* What a thread keeps for itself. */
