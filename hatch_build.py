@@ -62,6 +62,7 @@ KERNELS = Library(
     (
         ("support.c", ()),
         _encoder("fp32", "avx512", "fp32", *_AVX512),
+        _encoder("avx2", "avx2", "fp32", *_AVX2),
         _encoder("bf16", "avx512", "bf16", *_AVX512, "-mavx512bf16"),
         _encoder("amx", "avx512", "amx", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
     ),

@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = CUDA where it works")
     kernels: bool = Field(
         default=True,
-        description="landmoe's own kernels where the CPU has AVX-512; else ONNX Runtime, OpenVINO for bf16",
+        description="landmoe's own kernels where the CPU has AVX2 (for bf16: AVX-512 with BF16); "
+        "else ONNX Runtime, OpenVINO for bf16",
     )
     workers: int = Field(default=1, ge=1, le=256, description="processes; each has its own engine")
     log_level: LogLevel = "info"

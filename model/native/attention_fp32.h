@@ -12,9 +12,15 @@
 #include "vector_math.h"
 
 /* Scores of so many keys at a time; of values DIMS numbers, or FEWER_DIMS, or one, whatever divides them. */
+#if REGISTERS == 32
 #define KEYS 7
 #define DIMS 9
 #define FEWER_DIMS 8
+#else
+#define KEYS 6
+#define DIMS 6
+#define FEWER_DIMS 4
+#endif
 #define HEAD_MULTIPLE 1
 #define MOST_DIM 64  /* of a head; what is larger is refused when a session is opened */
 #define MOST_HEADS 8 /* of a group */

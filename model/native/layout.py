@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,12 @@ from model import onnx_file
 from model.config import NUM_EXTRA_TOKENS, ModelConfig
 from model.onnx_file import OnnxFile, OnnxFileError
 
-Kernels = Literal["fp32", "bf16", "amx"]  # amx: bf16 too, in tiles of registers
+# fp32: with AVX-512; avx2: fp32 too, without; amx: bf16 too, in tiles of registers.
+Kernels = Literal["fp32", "avx2", "bf16", "amx"]
 Array = NDArray[np.float32]
 
-LANES = 16
-PANEL = 48
+LANES, PANEL = 16, 48
+AVX2_LANES, AVX2_PANEL = 8, 16
 LINE = 64  # bytes
 # Of each layer: queries by column, all heads of a group side by side; of experts the chosen ones.
 _NODES = {
@@ -101,13 +103,15 @@ class _Packer:
         self._constants: Mapping[str, Array] = file.constants
         self._epsilon = {node.name: node.floats["epsilon"] for node in file.nodes if "epsilon" in node.floats}
         self._nodes = {node.name for node in file.nodes}
-        self._product = _PRODUCTS[kernels]
-        self._by_head = kernels != "fp32"
+        self._lanes, panel = (AVX2_LANES, AVX2_PANEL) if kernels == "avx2" else (LANES, PANEL)
+        self._fp32 = partial(_fp32, lanes=self._lanes, panel=panel)
+        self._product = _BF16.get(kernels, self._fp32)
+        self._by_head = kernels in _BF16
 
     def encoder(self) -> PackedEncoder:
         cfg = self._config
         m, extra, values = cfg.embed_dim, NUM_EXTRA_TOKENS, cfg.patch_values
-        width = _up(m, LANES)
+        width = _up(m, self._lanes)
         # One for each value of a patch; the kernels want one for each band.
         mean = self._constant("patches.mean", values)[:: cfg.patch_size**2]
         first = self._constant("metadata.projected.bias", extra * m).reshape(extra, m)
@@ -119,7 +123,7 @@ class _Packer:
             mean=mean.copy(),
             placed=_widen(placed, width),
             metadata=_widen(metadata, width),
-            patches=_fp32(self._constant("patches.weight", values, m), np.zeros(m, np.float32)),
+            patches=self._fp32(self._constant("patches.weight", values, m), np.zeros(m, np.float32)),
             layers=tuple(map(self._layer, range(cfg.depth), cfg.num_experts, cfg.hidden_dims)),
         )
 
@@ -140,11 +144,11 @@ class _Packer:
         each = zip(np.split(wide, experts, axis=1), np.split(wide_bias, experts), strict=True)
         return PackedLayer(
             epsilon=(self._epsilon[f"{name}.norm1"], self._epsilon[f"{name}.norm2"]),
-            hidden=_up(hidden, LANES),
+            hidden=_up(hidden, self._lanes),
             bounded=f"{name}.lowered" not in self._nodes,
             qkv=self._product(qkv, qkv_bias),
             out=self._product(out, out_bias),
-            gate=_widen(gate.T, _up(m, LANES)),
+            gate=_widen(gate.T, _up(m, self._lanes)),
             gate_bias=gate_bias.copy(),  # out of the file, where numbers stand at any byte
             values=self._product(*self._linear(f"{name}.experts_v", m, hidden)),
             down=self._product(*self._linear(f"{name}.experts_out", hidden, m)),
@@ -176,10 +180,10 @@ def _heads_first(groups: int, heads: int, d: int) -> NDArray[np.intp]:
     return np.tile(np.arange(heads * d).reshape(d, heads).T.ravel(), (groups, 1))
 
 
-def _fp32(weight: Array, bias: Array) -> PackedProduct:
-    inputs, outputs = weight.shape[0], _up(weight.shape[1], LANES)
+def _fp32(weight: Array, bias: Array, *, lanes: int, panel: int) -> PackedProduct:
+    inputs, outputs = weight.shape[0], _up(weight.shape[1], lanes)
     wide = _widen(weight, outputs)
-    panels = [wide[:, start : start + PANEL].ravel() for start in range(0, outputs, PANEL)]
+    panels = [wide[:, start : start + panel].ravel() for start in range(0, outputs, panel)]
     return PackedProduct(_joined(panels), _widen(bias, outputs), inputs, outputs)
 
 
@@ -203,11 +207,7 @@ def _amx(weight: Array, bias: Array) -> PackedProduct:
     return PackedProduct(_joined(panels), _widen(bias, outputs), inputs, outputs)
 
 
-_PRODUCTS: dict[Kernels, Callable[[Array, Array], PackedProduct]] = {
-    "fp32": _fp32,
-    "bf16": _bf16,
-    "amx": _amx,
-}
+_BF16: dict[Kernels, Callable[[Array, Array], PackedProduct]] = {"bf16": _bf16, "amx": _amx}
 
 
 def _joined(panels: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,15 +1,21 @@
 /* Products of rows with a weight in fp32.
 
    A block of ROWS rows and a panel of PANEL columns is summed in registers: each weight that is loaded is
-   used ROWS times, each value of a row three times. Every sum runs over the inputs in their order, whatever
+   used ROWS times, each value of a row ACROSS times. Every sum runs over the inputs in their order, whatever
    rows stand beside it: so a tile has the same embedding alone, in a batch, and however threads share it. */
 #pragma once
 
 #include "encoder.h"
 #include "vector_math.h"
 
+#if REGISTERS == 32
 #define ROWS 7 /* divides the 105 tokens of a tile */
-#define PANEL (3 * LANES)
+#define ACROSS 3
+#else /* 4 by 3 would take all 16, and not every compiler gets by with them */
+#define ROWS 6
+#define ACROSS 2
+#endif
+#define PANEL (ACROSS * LANES)
 #define LINE 64 /* bytes of the caches */
 #define APART static __attribute__((noinline))
 
@@ -29,13 +35,13 @@ typedef void Epilogue(const Stage *stage, int first, int count, int column, int 
 /* block[ROWS][PANEL] = rows @ panel; `vectors` is a constant where this is inlined. */
 INLINE void block_fp32(const float *const row[ROWS], int inputs, const float *panel, int vectors,
                        float *block) {
-    vec sum[ROWS][3];
+    vec sum[ROWS][ACROSS];
 #pragma GCC unroll 7
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; v++) sum[i][v] = zeros();
     for (long k = 0; k < inputs; k++) {
-        vec weight[3];
+        vec weight[ACROSS];
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; v++) weight[v] = load(panel + (k * vectors + v) * LANES);
 #pragma GCC unroll 7
@@ -59,11 +65,12 @@ APART void multiply_fp32(const RowsFp32 *rows, int first, int count, int inputs,
         int r = first + (i < count ? i : count - 1); /* what is missing repeats the last one */
         row[i] = rows->base + (rows->index ? rows->index[r] : r) * rows->stride;
     }
-    switch (columns) {
-    case 3 * LANES: block_fp32(row, inputs, panel, 3, block); break;
-    case 2 * LANES: block_fp32(row, inputs, panel, 2, block); break;
-    default: block_fp32(row, inputs, panel, 1, block);
-    }
+    if (columns == PANEL)
+        block_fp32(row, inputs, panel, ACROSS, block);
+    else if (columns == LANES)
+        block_fp32(row, inputs, panel, 1, block);
+    else
+        block_fp32(row, inputs, panel, 2, block);
 }
 
 /* Rows `from` to `to` of the product; `epilogue` is a constant where this is inlined. With each block a share

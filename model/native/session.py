@@ -34,7 +34,7 @@ Numbers = Literal["fp32", "bf16"]
 OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens", "routing")
 LIBRARY = Path(__file__).with_name("landmoe_kernels.so")
 # Of each kind of numbers, the fastest first.
-_KERNELS: dict[Numbers, tuple[Kernels, ...]] = {"fp32": ("fp32",), "bf16": ("amx", "bf16")}
+_KERNELS: dict[Numbers, tuple[Kernels, ...]] = {"fp32": ("fp32", "avx2"), "bf16": ("amx", "bf16")}
 
 
 class KernelsError(RuntimeError):
@@ -95,7 +95,7 @@ def kernels(numbers: Numbers) -> Kernels:
     """
     for name in able(numbers):
         return name
-    needed = {"fp32": "AVX-512", "bf16": "AVX-512 with BF16"}[numbers]
+    needed = {"fp32": "AVX2 with FMA", "bf16": "AVX-512 with BF16"}[numbers]
     raise KernelsError(f"this CPU has no {needed}, which landmoe's kernels in {numbers} need")
 
 

@@ -9,15 +9,16 @@
 #define EXPORTED __attribute__((visibility("default")))
 #define BIT(n) (1u << (n))
 
-/* Leaf 1, ECX: FMA, POPCNT, and that the system switches extended registers. */
-#define BASE (BIT(12) | BIT(23) | BIT(27))
-/* Leaf 7, EBX: BMI1, AVX2, BMI2, AVX-512 F, DQ, CD, BW, VL. */
-#define AVX512 (BIT(3) | BIT(5) | BIT(8) | BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))
+/* Leaf 1, ECX: FMA, POPCNT, that the system switches extended registers, and AVX. */
+#define BASE (BIT(12) | BIT(23) | BIT(27) | BIT(28))
+/* Leaf 7, EBX: BMI1, AVX2, BMI2; and of AVX-512 F, DQ, CD, BW, VL. */
+#define AVX2 (BIT(3) | BIT(5) | BIT(8))
+#define AVX512 (BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))
 #define AVX512_BF16 BIT(5)        /* leaf 7.1, EAX */
 #define AMX (BIT(22) | BIT(24))   /* leaf 7, EDX: BF16, TILE */
-#define SAVED_REGISTERS 0xE6u     /* XCR0: SSE, AVX, and the three parts of AVX-512 */
-#define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM of the Linux kernel: a process has to ask once ...  \
-                                   */
+#define SAVED_AVX 0x06u           /* XCR0: SSE, AVX */
+#define SAVED_AVX512 0xE0u        /* ... and the three parts of AVX-512 */
+#define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM of Linux: a process has to ask once ... */
 #define XTILEDATA 18              /* ... for the registers of AMX */
 
 static int has(unsigned leaf, unsigned subleaf, int place, unsigned bits) {
@@ -26,11 +27,19 @@ static int has(unsigned leaf, unsigned subleaf, int place, unsigned bits) {
     return (found[place] & bits) == bits;
 }
 
-EXPORTED int landmoe_supports_fp32(void) {
+/* Asks for XCR0, which may be read where BASE is found. */
+static int saves(unsigned registers) {
     unsigned low, high;
-    if (!has(1, 0, 2, BASE) || !has(7, 0, 1, AVX512)) return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low & SAVED_REGISTERS) == SAVED_REGISTERS;
+    return (low & registers) == registers;
+}
+
+EXPORTED int landmoe_supports_avx2(void) {
+    return has(1, 0, 2, BASE) && has(7, 0, 1, AVX2) && saves(SAVED_AVX);
+}
+
+EXPORTED int landmoe_supports_fp32(void) {
+    return landmoe_supports_avx2() && has(7, 0, 1, AVX512) && saves(SAVED_AVX512);
 }
 
 EXPORTED int landmoe_supports_bf16(void) { return landmoe_supports_fp32() && has(7, 1, 0, AVX512_BF16); }

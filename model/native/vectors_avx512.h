@@ -6,6 +6,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
+#define REGISTERS 32
 
 typedef __m512 vec; /* adds, subtracts, multiplies and divides with the operators of C */
 typedef __mmask16 Lanes;

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from model.fused import fuse
 from model.graph import to_onnx
@@ -27,7 +27,24 @@ def test_an_exported_encoder_is_accepted(content: bytes) -> None:
     assert not packed.placed[:, SMALL.embed_dim :].any()
 
 
-@pytest.mark.parametrize("kernels", ["fp32", "bf16", "amx"])
+@pytest.mark.parametrize(("kernels", "lanes", "panel"), [("fp32", 16, 48), ("avx2", 8, 16)])
+def test_weights_stand_in_panels(content: bytes, kernels: Kernels, lanes: int, panel: int) -> None:
+    packed = pack(content, SMALL, kernels)
+    qkv = packed.layers[0].qkv
+    [weight] = (
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(content).graph.initializer
+        if tensor.name == "layer.0.qkv.weight"
+    )
+    assert packed.width == qkv.inputs + (-qkv.inputs) % lanes
+    assert qkv.outputs == weight.shape[1] + (-weight.shape[1]) % lanes
+    starts = np.arange(panel, qkv.outputs, panel)
+    wide = np.hstack([each.reshape(qkv.inputs, -1) for each in np.split(qkv.weight, starts * qkv.inputs)])
+    assert np.array_equal(wide[:, : weight.shape[1]], weight)
+    assert not wide[:, weight.shape[1] :].any()
+
+
+@pytest.mark.parametrize("kernels", ["fp32", "avx2", "bf16", "amx"])
 def test_weights_begin_where_a_cache_line_does(content: bytes, kernels: Kernels) -> None:
     packed = pack(content, SMALL, kernels)
     for layer in packed.layers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
@@ -26,7 +27,9 @@ pytestmark = pytest.mark.skipif(
     native.unusable("fp32") is not None, reason=f"no kernels: {native.unusable('fp32')}"
 )
 
-ABLE: tuple[Kernels, ...] = () if native.unusable("fp32") else (*native.able("fp32"), *native.able("bf16"))
+FP32: tuple[Kernels, ...] = () if native.unusable("fp32") else native.able("fp32")
+BF16: tuple[Kernels, ...] = () if native.unusable("bf16") else native.able("bf16")
+ABLE = (*FP32, *BF16)
 CONFIGS = {
     "S": replace(SIZES["S"], depth=3),
     "XS": replace(SIZES["XS"], depth=3),
@@ -44,7 +47,7 @@ def made(config: ModelConfig, seed: int = 0) -> bytes:
 def opened(
     content: bytes, config: ModelConfig, kernels: Kernels, *, chunk: int = 4, threads: int = 1
 ) -> NativeSession:
-    numbers = "fp32" if kernels == "fp32" else "bf16"
+    numbers = "fp32" if kernels in FP32 else "bf16"
     return NativeSession(NativeEncoder(content, config, numbers, only=kernels), chunk=chunk, threads=threads)
 
 
@@ -64,21 +67,22 @@ def only(config: ModelConfig, name: str) -> ModelConfig:
     return config
 
 
+@pytest.mark.parametrize("kernels", FP32)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_fp32_is_what_onnx_runtime_gives(name: str) -> None:
+def test_fp32_is_what_onnx_runtime_gives(name: str, kernels: Kernels) -> None:
     config = only(CONFIGS[name], name)
     content = made(config)
     dn, metadata = tiles(config, 5)
     dn[1], dn[2] = 0, 65_535
     expected = outputs_of(session(content), dn, metadata)
-    found = dict(zip(OUTPUTS, opened(content, config, "fp32").run(dn, metadata, OUTPUTS), strict=True))
+    found = dict(zip(OUTPUTS, opened(content, config, kernels).run(dn, metadata, OUTPUTS), strict=True))
     for output in OUTPUTS:
         assert found[output].shape == expected[output].shape
         off = np.abs(found[output] - expected[output]).max() / np.abs(expected[output]).max()
         assert off < 1e-5, f"{output} is off by {off}"
 
 
-@pytest.mark.parametrize("kernels", [k for k in ABLE if k != "fp32"])
+@pytest.mark.parametrize("kernels", BF16)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bf16_is_near(name: str, kernels: Kernels) -> None:
     """Of random weights, whose gates are closer than trained ones: most of what is off is another expert."""
@@ -98,7 +102,7 @@ def test_bf16_is_near(name: str, kernels: Kernels) -> None:
     assert np.allclose(found["routing"].sum(axis=-1), 1)
 
 
-@pytest.mark.skipif(len(ABLE) < 3, reason="no AMX")
+@pytest.mark.skipif("amx" not in ABLE, reason="no AMX")
 def test_both_kinds_of_bf16_round_the_same_numbers() -> None:
     config = CONFIGS["S"]
     content = made(config)
@@ -121,7 +125,7 @@ def test_scores_beyond_the_range_of_exponentials(kernels: Kernels) -> None:
     expected = outputs_of(session(content), dn, metadata)
     tokens, mean = opened(content, SMALL, kernels).run(dn, metadata, ("tokens", "mean"))
     assert np.isfinite(tokens).all()
-    if kernels == "fp32":
+    if kernels in FP32:
         assert np.abs(tokens - expected["tokens"]).max() < 1e-3 * np.abs(expected["tokens"]).max()
     assert cosine(mean, expected["mean"]).min() > 0.99
 
@@ -158,7 +162,7 @@ def test_a_tile_that_is_not_finite_spoils_no_other(kernels: Kernels) -> None:
 
 def test_callers_of_one_session_wait_for_each_other() -> None:
     config = CONFIGS["S"]
-    running = opened(made(config), config, "fp32", threads=2)
+    running = opened(made(config), config, FP32[0], threads=2)
     batches = [tiles(config, 1 + i % 3, seed=i) for i in range(12)]
     expected = [running.run(*batch, ("mean",))[0] for batch in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -168,7 +172,7 @@ def test_callers_of_one_session_wait_for_each_other() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # what is tried here
 def test_a_forked_process_is_told_instead_of_waiting_for_threads_that_it_has_not() -> None:
-    running = opened(made(SMALL), SMALL, "fp32", threads=2)
+    running = opened(made(SMALL), SMALL, FP32[0], threads=2)
     dn, metadata = tiles(SMALL, 1)
     running.run(dn, metadata, ["mean"])
     child = os.fork()
@@ -192,7 +196,7 @@ def test_a_forked_process_is_told_instead_of_waiting_for_threads_that_it_has_not
 
 
 def test_arrays_that_are_not_tiles_are_refused() -> None:
-    running = opened(made(SMALL), SMALL, "fp32")
+    running = opened(made(SMALL), SMALL, FP32[0])
     dn, metadata = tiles(SMALL, 2)
     with pytest.raises(ValueError, match=r"tiles \(2, 7, 40, 39\)"):
         running.run(dn[..., :39], metadata, ("mean",))
@@ -210,7 +214,33 @@ def test_arrays_that_are_not_tiles_are_refused() -> None:
 def test_an_encoder_that_is_too_large_is_refused() -> None:
     config = replace(SMALL, embed_dim=260, num_heads=2, num_groups=1)  # heads of 130
     with pytest.raises(KernelsError, match="larger than the kernels allow"):
-        opened(made(config), config, "fp32")
+        opened(made(config), config, FP32[0])
+
+
+class Cpu:
+    """In the library's place, of a CPU that can run these kernels."""
+
+    def __init__(self, *kernels: Kernels) -> None:
+        self._names = {f"landmoe_supports_{name}" for name in kernels}
+
+    def __getattr__(self, name: str) -> Callable[[], int]:
+        return lambda: int(name in self._names)
+
+
+def test_the_fastest_that_a_cpu_can_run_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(*kernels: Kernels) -> tuple[Kernels | str, Kernels | str]:
+        monkeypatch.setattr(native, "_library", lambda _: Cpu(*kernels))
+        return (
+            native.unusable("fp32") or native.kernels("fp32"),
+            native.unusable("bf16") or native.kernels("bf16"),
+        )
+
+    no_bf16 = "this CPU has no AVX-512 with BF16, which landmoe's kernels in bf16 need"
+    assert of("fp32", "avx2", "bf16", "amx") == ("fp32", "amx")
+    assert of("fp32", "avx2", "bf16") == ("fp32", "bf16")
+    assert of("fp32", "avx2") == ("fp32", no_bf16)
+    assert of("avx2") == ("avx2", no_bf16)
+    assert of() == ("this CPU has no AVX2 with FMA, which landmoe's kernels in fp32 need", no_bf16)
 
 
 def test_a_package_without_them_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
