@@ -117,6 +117,7 @@ def create_app(
                 trained=bundle.trained,
                 precision=running.precision,
                 runtime=running.runtime,
+                kernels=running.kernels,
             )
             yield
         finally:  # also of a start that failed half-way, or was cancelled

@@ -80,6 +80,11 @@ class EncoderEngine:
         self._take(self._make_sessions())
 
     @property
+    def kernels(self) -> str | None:
+        """Which of our own, see `Engine.kernels`."""
+        return self._sessions.kernels
+
+    @property
     def gives_routing(self) -> bool:
         """Whether it has the output `ROUTING`, which bundles lack that were exported before there was one."""
         return self._sessions.gives_routing

@@ -38,6 +38,10 @@ class Engine(Protocol):
         """What computes: our own kernels, onnxruntime or openvino."""
 
     @property
+    def kernels(self) -> str | None:
+        """Which of our own kernels: fp32 (for AVX-512), avx2, bf16 or amx; None where others compute."""
+
+    @property
     def concurrency(self) -> int:
         """Threads that may call `run` at once, to get the most done."""
 
@@ -112,3 +116,9 @@ def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:
                     )
                 if not np.isfinite(value).all():
                     raise EngineError(f"the encoder's output {name} is not finite for a plain grey tile")
+
+
+def arithmetic(engine: Engine) -> str:
+    """What rounds its results: provider, runtime and kernels, numbers. Others differ in the last bits."""
+    runtime = engine.runtime if engine.kernels is None else f"{engine.runtime}-{engine.kernels}"
+    return f"{engine.provider}:{runtime}:{engine.precision}"

@@ -12,7 +12,7 @@ from service.batcher import Batcher
 from service.cache import Cache
 from service.caching.aliases import Aliases, rules
 from service.caching.whole_answers import WholeAnswers
-from service.engine import Engine
+from service.engine import Engine, arithmetic
 from service.errors import DeadlineError, RequestError
 from service.files import File, Source
 from service.http import deadline
@@ -56,8 +56,8 @@ class Pipeline:
         # A thread of their own: a scene is long, and tiles must not wait behind it.
         self._scene_readers = ThreadPoolExecutor(max(1, decode_threads // 2), thread_name_prefix="scene")
         self._aliases = Aliases(engine.bundle, self._limits, cache, self._decoders)
-        computed_with = f"{engine.provider}:{engine.runtime}:{engine.precision}".encode()
-        self.answers = WholeAnswers(rules(engine.bundle, self._limits) + computed_with, cache)
+        computed_with = rules(engine.bundle, self._limits) + arithmetic(engine).encode()
+        self.answers = WholeAnswers(computed_with, cache)
 
     async def warm_up(self) -> None:
         """Decodes a made-up tile, so that no request pays for GDAL's and PROJ's first use."""

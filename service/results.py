@@ -15,7 +15,7 @@ from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
 from service.caching.cache_metrics import SHARED
 from service.caching.single_flight import Land, SingleFlight
-from service.engine import Engine
+from service.engine import Engine, arithmetic
 from service.errors import ServiceError
 from service.parameters import Pooling
 from service.prepare import DescribedTile, PreparedTile
@@ -70,9 +70,7 @@ class Results:
         self._flights: SingleFlight[PreparedTile, Embedding | ServiceError] = SingleFlight()
         self._namespace = Namespace(
             engine.bundle.encoder_digest(engine.precision),
-            engine.provider,
-            engine.runtime,
-            engine.precision,
+            arithmetic(engine),
             engine.bundle.preprocessing.version,
         )
 

@@ -64,6 +64,9 @@ class ModelInfo(Schema):
     precision: str
     provider: str
     runtime: str = Field(description="what computes: landmoe's own kernels, onnxruntime or openvino")
+    kernels: str | None = Field(
+        description="which of landmoe's kernels: fp32 (AVX-512), avx2, bf16 or amx; null for others"
+    )
     dim: int
     num_tokens: int
     poolings: Poolings

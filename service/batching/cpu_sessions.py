@@ -47,12 +47,13 @@ class Sessions:
     """Those of one encoder.
 
     `side_by_side` are as many as run at once, in one thread each, and `alone` is for a batch that has the
-    machine to itself.
+    machine to itself. `kernels` are the ones that compute, where they are our own.
     """
 
     side_by_side: list[Session]
     alone: Session
     gives_routing: bool
+    kernels: str | None = None
 
 
 class OrtSession:
@@ -92,7 +93,7 @@ def open_sessions(
         encoder = NativeEncoder(content, config, "fp32" if numbers == "fp32" else "bf16")
         own: list[Session] = [NativeSession(encoder, chunk=CHUNK, threads=1) for _ in range(threads)]
         alone = NativeSession(encoder, chunk=1, threads=alone_threads) if threads > 1 else own[0]
-        return Sessions(own, alone, gives_routing=True)
+        return Sessions(own, alone, gives_routing=True, kernels=encoder.kernels)
     if runtime == "openvino":
         streams = _open_openvino(content, threads, streams=threads, fixed=CHUNK)
         alone = streams if threads == 1 else _open_openvino(content, alone_threads, streams=1, fixed=1)

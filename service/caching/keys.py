@@ -11,20 +11,16 @@ _SHOWN = 12  # characters of a digest that tell an operator which model keys are
 
 
 class Namespace:
-    """Makes keys that no other model, precision, provider, runtime or rule of preparation shares.
+    """Makes keys that no other model, arithmetic or rule of preparation shares.
 
     Args:
         encoder_digest: SHA-256 (hex) of the ONNX file that runs.
-        provider: what it runs on.
-        runtime: what computes, since each rounds in its own way.
-        precision: and in which numbers.
+        arithmetic: what computes, since each rounds in its own way, see `service.engine.arithmetic`.
         preprocessing_version: of the rules that made the tile.
     """
 
-    def __init__(
-        self, encoder_digest: str, provider: str, runtime: str, precision: str, preprocessing_version: int
-    ) -> None:
-        rest = f"{provider}:{runtime}:{precision}:{preprocessing_version}"
+    def __init__(self, encoder_digest: str, arithmetic: str, preprocessing_version: int) -> None:
+        rest = f"{arithmetic}:{preprocessing_version}"
         self._whole = f"{encoder_digest}:{rest}"
         self._shown = f"{encoder_digest[:_SHOWN]}:{rest}"
 

@@ -90,6 +90,7 @@ async def model(
         "precision": engine.precision,
         "provider": engine.provider,
         "runtime": engine.runtime,
+        "kernels": engine.kernels,
         "dim": m,
         "num_tokens": config.num_tokens,
         "poolings": {"mean": m, "cls": m, "patch_mean": m, "patch_mean_std": 2 * m, "tokens": m},

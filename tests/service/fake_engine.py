@@ -45,6 +45,7 @@ class FakeEngine:
     precision = "fp32"
     provider = "cpu"
     runtime = "fake"
+    kernels: str | None = None
     gives_routing = False
 
     def __init__(

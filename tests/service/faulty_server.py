@@ -25,7 +25,7 @@ class FaultyEngine:
     def __init__(self, engine: EncoderEngine) -> None:
         self._engine = engine
         self.bundle, self.precision = engine.bundle, engine.precision
-        self.provider, self.runtime = engine.provider, engine.runtime
+        self.provider, self.runtime, self.kernels = engine.provider, engine.runtime, engine.kernels
         self.gives_routing = engine.gives_routing
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
         self.chunk_size = engine.chunk_size

@@ -13,6 +13,8 @@ from service.cache import Cache
 from service.caching.codec import is_result, pack, unpack
 from service.caching.keys import Namespace, tile_hash
 from service.caching.memory_store import ENTRY_OVERHEAD_BYTES, MemoryStore
+from service.engine import arithmetic
+from tests.service.fake_engine import FakeEngine
 
 
 def test_keys_differ_in_everything_that_changes_a_result() -> None:
@@ -26,12 +28,12 @@ def test_keys_differ_in_everything_that_changes_a_result() -> None:
     assert tile_hash(dn, encoding) == tile_hash(np.asfortranarray(dn), encoding.copy())
     tile = tile_hash(dn, encoding)
     names = [
-        Namespace("a" * 64, "cpu", "kernels", "fp32", 1),
-        Namespace("a" * 63 + "b", "cpu", "kernels", "fp32", 1),
-        Namespace("a" * 64, "cuda", "kernels", "fp32", 1),
-        Namespace("a" * 64, "cpu", "onnxruntime", "fp32", 1),
-        Namespace("a" * 64, "cpu", "kernels", "fp16", 1),
-        Namespace("a" * 64, "cpu", "kernels", "fp32", 2),
+        Namespace("a" * 64, "cpu:kernels:fp32", 1),
+        Namespace("a" * 63 + "b", "cpu:kernels:fp32", 1),
+        Namespace("a" * 64, "cuda:kernels:fp32", 1),
+        Namespace("a" * 64, "cpu:onnxruntime:fp32", 1),
+        Namespace("a" * 64, "cpu:kernels:fp16", 1),
+        Namespace("a" * 64, "cpu:kernels:fp32", 2),
     ]
     keys = {name.key(tile, output) for name in names for output in ("mean", "cls")}
     assert len(keys) == 12
@@ -118,3 +120,15 @@ def test_the_bytes_kept_never_exceed_the_limit_and_values_stay_true(puts: list[t
     kept = {k: v for k in latest if (v := store.get([k])[0]) is not None}
     assert sum(len(k) + len(v) + ENTRY_OVERHEAD_BYTES for k, v in kept.items()) <= limit
     assert all(latest[k] == v for k, v in kept.items())
+
+
+def test_results_of_other_kernels_have_other_keys() -> None:
+    """Replicas on CPUs of two kinds may share a Redis."""
+    engines = [FakeEngine() for _ in range(3)]
+    engines[1].runtime, engines[1].kernels = "kernels", "fp32"
+    engines[2].runtime, engines[2].kernels = "kernels", "avx2"
+    assert [arithmetic(engine) for engine in engines] == [
+        f"{engines[0].provider}:fake:fp32",
+        f"{engines[0].provider}:kernels-fp32:fp32",
+        f"{engines[0].provider}:kernels-avx2:fp32",
+    ]

@@ -88,7 +88,7 @@ def test_a_file_that_openvino_cannot_read_is_refused(tmp_path: Path, loaded: Bun
 
 def test_the_cache_tells_precisions_of_one_file_apart(loaded: Bundle) -> None:
     exact, fast = (
-        Namespace(loaded.encoder_digest(precision), "cpu", "kernels", precision, 1)
+        Namespace(loaded.encoder_digest(precision), f"cpu:kernels-amx:{precision}", 1)
         for precision in ("fp32", "bf16")
     )
     assert loaded.encoder_digest("bf16") == loaded.encoder_digest("fp32")
