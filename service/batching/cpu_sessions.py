@@ -3,7 +3,7 @@
 The kernels are the fastest where they can be had, so they are taken there; all give the same within the
 tolerance of the numbers. Batches side by side have a session each: in one of ONNX Runtime that they share,
 one takes the memory that the other has just freed, which lies in the other core's cache
-(docs/performance.md).
+(docs/performance-log.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the kernels need no ONNX Runtime, whose import takes time a
 
 Runtime = Literal["kernels", "onnxruntime", "openvino"]
 
-# Tiles that are computed at once. The activations of four still fit the cache (docs/performance.md).
+# Tiles that are computed at once. The activations of four still fit the cache (docs/performance-log.md).
 CHUNK = 4
 # One run gains nothing from more threads: its matrices are small.
 _MAX_ALONE_THREADS = 8

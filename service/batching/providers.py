@@ -130,7 +130,7 @@ def session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings about graph details help no operator
     # Between two operators a thread that sleeps is late, and one that spins takes the core from whatever else
-    # runs here. A short while is both by little (docs/performance.md).
+    # runs here. A short while is both by little (docs/performance-log.md).
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     wanted: Sequence[Any]
     if provider == "cuda":
