@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 # A host, or below a domain of at least two names any host; a port that is not the scheme's own.
 _ENTRY = re.compile(
-    r"(?:(?P<scheme>https?)://)?(?P<below>\*\.)?(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<scheme>https?)://)?(?P<below>\*\.)?(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[0-9]{1,5}))?"
 )
 _PORTS = {"https": 443, "http": 80}
+_MAX_PORT = 65_535
 _MAX_URL = 4096  # characters; signed ones have some hundreds
 EXPECTED_URL = "expected a URL such as https://example.org/tile.tif"
 
@@ -35,13 +36,14 @@ class AllowedHosts:
         self._below: set[tuple[str, str, int]] = set()
         for entry in filter(None, (part.strip().lower() for part in (text or "").split(","))):
             found = _ENTRY.fullmatch(entry)
-            if found is None or (found["below"] and "." not in found["host"]):
+            port = int(found["port"] or 0) if found else 0
+            if found is None or (found["below"] and "." not in found["host"]) or port > _MAX_PORT:
                 raise ValueError(
                     f"{entry[:100]!r} is no host to fetch from; expected one such as data.example.org or "
                     "*.example.org"
                 )
             scheme = found["scheme"] or "https"
-            place = (scheme, found["host"], int(found["port"] or _PORTS[scheme]))
+            place = (scheme, found["host"], port or _PORTS[scheme])
             (self._below if found["below"] else self._exact).add(place)
 
     def __bool__(self) -> bool:
@@ -68,12 +70,13 @@ class AllowedHosts:
             )
         try:
             url = httpx.URL(text)
-        except httpx.InvalidURL as error:
+            _ = url.host  # which is decoded only now: not every xn-- is a name
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise RequestError("bad-parameter", f"a URL cannot be read: {error}; {EXPECTED_URL}") from error
         if url.userinfo:
             raise RequestError("bad-parameter", f"the URL has a user in it; {EXPECTED_URL}")
         host = url.raw_host.decode("ascii").lower()
-        port = url.port or _PORTS.get(url.scheme, 0)
+        port = _PORTS.get(url.scheme, 0) if url.port is None else url.port
         domains = [host[i + 1 :] for i, letter in enumerate(host) if letter == "."]
         if (url.scheme, host, port) not in self._exact and not any(
             (url.scheme, domain, port) in self._below for domain in domains

@@ -35,6 +35,7 @@ def test_what_is_listed_may_be_asked(url: str) -> None:
     [
         "http://data.example.org/a.tif",  # not encrypted
         "https://data.example.org:8443/a.tif",
+        "https://data.example.org:0/a.tif",
         "https://example.org/a.tif",
         "https://evildata.example.org/a.tif",
         "https://data.example.org.evil.com/a.tif",
@@ -50,6 +51,7 @@ def test_what_is_listed_may_be_asked(url: str) -> None:
         "https://evil.com#@data.example.org/",
         "https://evil.com?@data.example.org/",
         "https://data。example。org.evil.com/",
+        "https://xn--a.cloud.example.net/",  # no name of IDNA
         "file:///etc/passwd",
         "ftp://data.example.org/a.tif",
         "//data.example.org/a.tif",
@@ -96,7 +98,7 @@ def test_without_hosts_nothing_is_fetched() -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", ["*", "*.org", "https://a.org/path", "a b", "ftp://a.org", "*.*.a.org", "a.org:x"]
+    "hosts", ["*", "*.org", "https://a.org/path", "a b", "ftp://a.org", "*.*.a.org", "a.org:x", "a.org:70000"]
 )
 def test_settings_that_name_no_host_are_refused(hosts: str) -> None:
     with pytest.raises(SettingsError, match="LANDMOE_FETCH_HOSTS"):
