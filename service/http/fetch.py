@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from service.errors import RequestError, ServiceError
 from service.http.allowed_hosts import AllowedHosts
-from service.http.body import settled
 from service.http.in_thread import in_thread
 from service.http.spool import Share, SpoolFile
 from service.telemetry import metrics
@@ -19,7 +18,7 @@ from service.telemetry import metrics
 if TYPE_CHECKING:
     from httpx import URL, AsyncClient, Response
 
-_AT_ONCE = 16  # of this process; more wait
+_AT_ONCE = 64  # of this process; more wait
 _REDIRECTS = 5
 _CHUNK_BYTES = 1 << 18
 _CONNECT_S = 5.0
@@ -75,8 +74,8 @@ class Fetcher:
         """For one request."""
         return Budget(self._max_bytes)
 
-    async def fetch(self, text: str, budget: Budget, share: Share) -> bytes | SpoolFile:
-        """The file at a URL, in memory or on disk as an uploaded one would be.
+    async def fetch(self, text: str, budget: Budget, share: Share) -> SpoolFile:
+        """The file at a URL, in memory as long as the share lasts, else on disk.
 
         Raises:
             RequestError: the URL cannot be used (`bad-parameter`, `fetch-not-allowed`), nothing came of it
@@ -92,6 +91,9 @@ class Fetcher:
         except ServiceError as error:
             outcome = "failed" if error.code == "fetch-failed" else "refused"
             raise
+        except asyncio.CancelledError:  # which says nothing about the host
+            outcome = "cancelled"
+            raise
         finally:
             metrics.FETCHED[outcome].inc()
         return found
@@ -101,7 +103,7 @@ class Fetcher:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _fetch(self, client: AsyncClient, url: URL, budget: Budget, share: Share) -> bytes | SpoolFile:
+    async def _fetch(self, client: AsyncClient, url: URL, budget: Budget, share: Share) -> SpoolFile:
         import httpx
 
         async with self._slots:
@@ -110,15 +112,16 @@ class Fetcher:
                     return await self._get(client, url, budget, share)
             except TimeoutError as error:
                 raise _failed(url, f"did not come within {self._timeout_s:g} s") from error
-            except (httpx.HTTPError, httpx.StreamError) as error:
+            # The last two are of redirections to what httpx cannot take for a URL.
+            except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeError) as error:
                 raise _failed(url, f"did not come: {str(error) or type(error).__name__}") from error
 
-    async def _get(self, client: AsyncClient, url: URL, budget: Budget, share: Share) -> bytes | SpoolFile:
+    async def _get(self, client: AsyncClient, url: URL, budget: Budget, share: Share) -> SpoolFile:
         asked = url
         for _ in range(_REDIRECTS + 1):
             async with client.stream("GET", url) as response:
                 if response.next_request is not None:
-                    url = self.hosts.check(str(response.next_request.url))
+                    url = self._redirected(asked, response.next_request.url)
                     continue
                 if response.status_code != 200:
                     came = f"{response.status_code} {response.reason_phrase}".rstrip()
@@ -128,12 +131,19 @@ class Fetcher:
                 return await _received(response, budget, share)
         raise _failed(asked, f"was redirected more than {_REDIRECTS} times")
 
+    def _redirected(self, asked: URL, url: URL) -> URL:
+        try:
+            return self.hosts.check(str(url))
+        except RequestError as error:
+            raise RequestError("fetch-not-allowed", f"{_shown(asked)} was redirected: {error}") from error
+
 
 def _make_client(timeout_s: float) -> AsyncClient:
     import httpx  # takes 10 MB, which only who fetches needs
 
-    # It would write URLs into the log, whose ends may be signatures.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They would write URLs and Locations into the log, whose ends may be signatures.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return httpx.AsyncClient(
         timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
         limits=httpx.Limits(max_connections=_AT_ONCE),
@@ -142,7 +152,7 @@ def _make_client(timeout_s: float) -> AsyncClient:
     )
 
 
-async def _received(response: Response, budget: Budget, share: Share) -> bytes | SpoolFile:
+async def _received(response: Response, budget: Budget, share: Share) -> SpoolFile:
     announced = response.headers.get("content-length", "")
     if announced.isdecimal():
         budget.check(int(announced[:20]))
@@ -154,13 +164,18 @@ async def _received(response: Response, budget: Budget, share: Share) -> bytes |
                 await in_thread(file.write, chunk)
             else:
                 file.write(chunk)
-        return await settled(file)
     except BaseException:
         with suppress(OSError):
             file.close()
         raise
+    return file
 
 
 def _failed(url: URL, what: str) -> RequestError:
-    """Names the file without what stands behind `?`, which may be a signature."""
-    return RequestError("fetch-failed", f"{url.scheme}://{url.netloc.decode()}{url.path[:200]} {what}")
+    return RequestError("fetch-failed", f"{_shown(url)} {what}")
+
+
+def _shown(url: URL) -> str:
+    """The URL as it was sent, without what stands behind `?`, which may be a signature."""
+    path = url.raw_path.partition(b"?")[0]
+    return f"{url.scheme}://{url.netloc.decode()}{path[:200].decode()}"

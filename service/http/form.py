@@ -32,7 +32,7 @@ from service.settings import Settings
 
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 _LINKED_PARTS = frozenset({TILE_PART, *DELIVERY_PARTS} - {MTL_PART})
-_LINK = re.compile(r"\s*(https?://\S+)\s*", re.IGNORECASE)
+_LINK = re.compile(r"https?://", re.IGNORECASE)
 
 
 async def receive_form(
@@ -53,11 +53,10 @@ async def receive_form(
         mtl: bytes | None = None
         for name, item in form.multi_items():
             if not isinstance(item, UploadFile):
-                link = _LINK.fullmatch(item) if name in _LINKED_PARTS else None
-                if link is None:
-                    fields[name].append(item)
+                if name in _LINKED_PARTS and _LINK.match(link := item.strip()):
+                    parts.append((name, LinkedFile(b"", _name_in(link), link)))
                 else:
-                    parts.append((name, LinkedFile(b"", _name_in(link[1]), link[1])))
+                    fields[name].append(item)
             elif name == MTL_PART and (item.filename or item.size):
                 mtl = await item.read(MAX_BYTES + 1)  # more than it may have
                 await item.close()
@@ -68,7 +67,7 @@ async def receive_form(
                 parts.append((name, File(data, base_name(item.filename))))
         mtl_link = None
         if (text := "".join(fields.pop(MTL_PART, []))).strip():
-            mtl_link = text.strip() if _LINK.fullmatch(text) else None
+            mtl_link = text.strip() if _LINK.match(text.strip()) else None
             mtl = text.encode()
         for name in (TILE_PART, *DELIVERY_PARTS):
             if any(text.strip() for text in fields.pop(name, [])):

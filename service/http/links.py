@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from service.errors import RequestError
 from service.files import Delivery, File, LinkedFile
+from service.http.body import settled
 from service.http.fetch import Fetcher
 from service.http.spool import Spool, SpoolFile
 from service.http.upload import Upload
@@ -15,6 +16,7 @@ from service.parameters import TileParameters
 from service.rasters.mtl import MAX_BYTES
 
 Fetched = dict[str, bytes | SpoolFile | RequestError]
+_AT_ONCE = 8  # of one request: no client's slow host takes the places of all others
 
 
 def linked(upload: Upload) -> bool:
@@ -45,8 +47,8 @@ async def follow(
     for source, given in zip(upload.files, parameters, strict=True):
         if not isinstance(given, RequestError):
             wanted |= dict.fromkeys(_links(source))
-    if upload.mtl_link is not None:
-        wanted[upload.mtl_link] = None
+            if upload.mtl_link is not None:  # there is one delivery then
+                wanted[upload.mtl_link] = None
     fetcher.admit(len(upload.files))
     fetched = await _fetch(list(wanted), fetcher, spool)
     told = list(parameters)
@@ -60,7 +62,7 @@ async def follow(
                 elif isinstance(source, LinkedFile):
                     upload.files[i] = File(_content(source.url, fetched), source.source)
             except RequestError as error:
-                told[i] = error
+                told[i] = _of_tile(error, given.id)
     finally:
         held = {id(file.data) for source in upload.files for file in _files(source)}
         for content in fetched.values():
@@ -75,17 +77,25 @@ def _files(source: File | Delivery) -> list[File]:
     return [*source.bands, *([] if source.qa_pixel is None else [source.qa_pixel])]
 
 
+def _of_tile(error: RequestError, tile_id: str | None) -> RequestError:
+    """The error as that of one tile; several may link to the same file."""
+    own = RequestError(error.code, str(error))
+    own.tile_id = tile_id
+    return own
+
+
 def _links(source: File | Delivery) -> list[str]:
     return [file.url for file in _files(source) if isinstance(file, LinkedFile)]
 
 
 async def _fetch(urls: Sequence[str], fetcher: Fetcher, spool: Spool) -> Fetched:
     fetched: Fetched = {}
-    budget, share = fetcher.budget(), spool.share()
+    budget, share, turns = fetcher.budget(), spool.share(), asyncio.Semaphore(_AT_ONCE)
 
     async def one(url: str) -> None:
         try:
-            fetched[url] = await fetcher.fetch(url, budget, share)
+            async with turns:
+                fetched[url] = await fetcher.fetch(url, budget, share)
         except RequestError as error:
             if error.code == "too-large":  # of all together: which one it met is chance
                 raise
@@ -95,6 +105,10 @@ async def _fetch(urls: Sequence[str], fetcher: Fetcher, spool: Spool) -> Fetched
         async with asyncio.TaskGroup() as group:
             for url in urls:
                 group.create_task(one(url))
+        # Not before all are there: what is settled in memory is no longer counted.
+        for url, content in fetched.items():
+            if isinstance(content, SpoolFile):
+                fetched[url] = await settled(content)
     except BaseException as errors:
         for content in fetched.values():
             if isinstance(content, SpoolFile):

@@ -112,12 +112,13 @@ READY = Gauge("landmoe_ready", "1 while requests are taken", registry=REGISTRY, 
 
 _FETCHES = Counter(
     "landmoe_fetches",
-    "Files that requests linked to: ok, refused (the URL, or too many bytes), failed",
+    "Files that requests linked to: ok, refused (the URL, or too many bytes), failed, cancelled (with the "
+    "request: its client went, its time was over, or another of its files was refused)",
     ["outcome"],
     registry=REGISTRY,
 )
 
-FETCHED = {outcome: _FETCHES.labels(outcome) for outcome in ("ok", "refused", "failed")}
+FETCHED = {outcome: _FETCHES.labels(outcome) for outcome in ("ok", "refused", "failed", "cancelled")}
 
 STAGES = {
     stage: STAGE_DURATION.labels(stage)

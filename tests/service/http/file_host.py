@@ -62,6 +62,9 @@ class FileHost:
         elif name == "slow":
             time.sleep(4)
             self._send(request, 200, b"II*\0", {})
+        elif name == "stalls":
+            self._send(request, 200, bytes(300_000), {"Content-Length": "400000"})
+            time.sleep(4)
         elif name == "no-http":
             request.wfile.write(b"nothing that is HTTP\r\n\r\n")
             request.close_connection = True

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +17,13 @@ from httpx import Response
 from starlette.testclient import TestClient
 
 from service import sample
+from service.files import File, LinkedFile
+from service.http.allowed_hosts import AllowedHosts
+from service.http.fetch import Fetcher
+from service.http.links import follow
+from service.http.spool import Spool
+from service.http.upload import Upload
+from service.parameters import TileParameters
 from tests.rasters import dn_pixels, geotiff
 from tests.service import deliveries
 from tests.service.conftest import MakeClient
@@ -104,6 +115,9 @@ def test_links_and_files_keep_their_order_and_fail_alone(client: TestClient, hos
         ("redirect?to=https://example.org/a.tif", 403, "https://example.org"),
         ("redirect?to=http://169.254.169.254/", 403, "169.254.169.254"),
         ("redirect?to=file:///etc/passwd", 403, "fetches nothing"),
+        ("redirect?to=mailto:a", 424, "did not come"),
+        ("redirect?to=http://xn--a.org/", 424, "did not come"),
+        ("redirect?to=http://user:secret@127.0.0.1/", 403, "was redirected: the URL has a user in it"),
         ("chunked?bytes=5000", 415, "not-a-tiff"),
         ("chunked?bytes=600000", 413, "500,000 bytes"),
     ],
@@ -114,6 +128,85 @@ def test_what_a_host_may_answer(
     answer = post(client, [("tile", host.url(path))])
     assert answer.status_code == status
     assert said in answer.text
+
+
+def test_a_log_for_debugging_has_no_signatures(
+    client: TestClient, host: FileHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert post(client, [("tile", host.url("redirect?to=/a.tif%3Fsig=secret"))]).status_code == 200
+    assert "secret" not in caplog.text
+
+
+def test_a_url_is_repeated_as_it_was_sent(client: TestClient, host: FileHost) -> None:
+    answer = post(client, [("tile", host.url("%1b%5b2Jmissing.tif?sig=secret"))])
+    assert "/%1b%5b2Jmissing.tif was answered 404" in answer.json()["detail"]
+    assert answer.status_code == 424
+
+
+def test_urls_are_quoted_and_what_cannot_be_fails_alone(client: TestClient, host: FileHost) -> None:
+    urls = [host.url("folder/b c.tif"), host.url("a\n.tif")]
+    answer = post(client, [("tile", url) for url in urls])
+    [quoted, broken] = answer.json()["data"]
+    assert quoted["source"] == "b c.tif"
+    assert "embedding" in quoted
+    assert broken["error"]["type"].endswith("bad-parameter")
+
+
+def test_a_tile_that_does_not_come_keeps_its_id(client: TestClient, host: FileHost) -> None:
+    missing, there = (None, host.url("missing.tif")), (None, host.url("a.tif"))
+    files = [("tile", missing), ("tile", missing), ("tile", there)]
+    items = client.post("/embed", files=files, data={"id": ["x", "y", "z"]}).json()["data"]
+    assert [item["id"] for item in items] == ["x", "y", "z"]
+    assert [("error" in item) for item in items] == [True, True, False]
+
+
+def test_no_request_takes_all_places(make_client: MakeClient, host: FileHost) -> None:
+    client = make_client(fetch_hosts=host.allowed, fetch_timeout_s=30)
+    slow = [("tile", (None, host.url(f"slow?{i}"))) for i in range(100)]
+
+    def ask_slowly() -> Response:
+        return client.post("/embed", files=slow, headers={"X-Timeout-Ms": "2500"})
+
+    with ThreadPoolExecutor(1) as thread:
+        one = thread.submit(ask_slowly)
+        while not host.asked:
+            time.sleep(0.01)
+        start = time.perf_counter()
+        assert post(client, [("tile", host.url("a.tif"))]).status_code == 200
+        assert time.perf_counter() - start < 1.5
+        assert one.result().status_code == 504
+    assert 'landmoe_fetches_total{outcome="cancelled"} 0.0' not in client.get("/metrics").text
+
+
+def test_what_was_spooled_is_freed_when_the_time_is_over(make_client: MakeClient, host: FileHost) -> None:
+    client = make_client(fetch_hosts=host.allowed, spool_above_mb=0.01)
+    files = [("tile", (None, host.url("stalls"))), ("tile", (None, host.url("a.tif")))]
+    answer = client.post("/embed", files=files, headers={"X-Timeout-Ms": "500"})
+    assert answer.status_code == 504
+    app: Any = client.app
+    assert app.state.spool.used == 0
+
+
+def test_files_share_the_memory_of_their_request(host: FileHost, tmp_path: Path) -> None:
+    host.files |= {str(i): bytes(30_000) for i in range(8)}
+    upload = Upload([LinkedFile(b"", None, host.url(str(i))) for i in range(8)], {})
+    spool = Spool(tmp_path, 100_000, 10**6)
+
+    async def fetch() -> None:
+        hosts = AllowedHosts(host.allowed)
+        fetcher = Fetcher(hosts, timeout_s=10, max_bytes=10**6, admit=lambda _: None)
+        try:
+            await follow(upload, [TileParameters()] * 8, fetcher, spool)
+        finally:
+            await fetcher.close()
+
+    asyncio.run(fetch())
+    in_memory = [file for file in upload.files if isinstance(file, File) and isinstance(file.data, bytes)]
+    assert len(in_memory) == 3
+    assert spool.used == 5 * 30_000
+    upload.close()
+    assert spool.used == 0
 
 
 def test_redirections_end(client: TestClient, host: FileHost) -> None:
