@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 from service.clients.errors import InputError
 from service.clients.links import is_link
 from service.clients.tile_requests import TileRequest
-from service.clients.tiles import Tile
+from service.clients.tiles import Tile, unicode
 from service.json_text import dumps
 from service.rasters import delivery
 
@@ -154,7 +154,7 @@ def _identity(tile: Tile) -> list[tuple[str, int, int]]:
         places = list(delivery.find(tile.path).values())
     else:
         places = [cast(str, tile.data)]  # a command line names no arrays
-    return [(place, 0, 0) if is_link(place) else _file_identity(Path(place)) for place in places]
+    return [(unicode(place), 0, 0) if is_link(place) else _file_identity(Path(place)) for place in places]
 
 
 def _file_identity(file: Path) -> tuple[str, int, int]:

@@ -80,7 +80,7 @@ class Tile:
     def label(self) -> str:
         """What it is called in messages."""
         if is_link(self.data):
-            return without_query(self.data)
+            return unicode(without_query(self.data))
         return str(self.path or self.name or self.id or "tile")
 
     @cached_property
@@ -130,7 +130,7 @@ class Tile:
         with ExitStack() as stack:
             try:
                 parts: list[Part] = [
-                    (part, (None, place, _TEXT))
+                    (part, (None, _link(place), _TEXT))
                     if is_link(place)
                     else (part, (name, stack.enter_context(Path(place).open("rb")), _TIFF))
                     for part, name, place in self._files()
@@ -194,6 +194,12 @@ class Tile:
             return float(self.nodata)
         except (TypeError, ValueError) as error:
             raise UnusableTileError(f"nodata is {self.nodata!r}; expected a number, or {NONE!r}") from error
+
+
+def _link(link: str) -> str:
+    if (shown := unicode(link)) != link:
+        raise UnusableTileError(f"{without_query(shown)}: the URL is no UTF-8; expected %xx for other bytes")
+    return link
 
 
 def _size(path: Path) -> int:
