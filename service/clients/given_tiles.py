@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from service.clients import stac
 from service.clients.errors import UnusableTileError
+from service.clients.links import is_link
 from service.clients.tiles import Tile
+from service.files import DELIVERY_PARTS
 
 _ONE = (Tile, str, bytes, bytearray, memoryview, Mapping)
 
@@ -34,6 +37,21 @@ def _tiles(given: Any) -> list[Tile]:
         return [given]
     if stac.is_stac(given):
         return stac.tiles(given)
+    if (
+        isinstance(given, str | PathLike)
+        and not is_link(given)
+        and Path(given).suffix.lower() in stac.SUFFIXES
+    ):
+        return stac.read(Path(given))
+    if isinstance(given, Mapping) and (
+        unknown := [
+            k for k, v in given.items() if k not in DELIVERY_PARTS or not isinstance(v, str | PathLike)
+        ]
+    ):
+        raise UnusableTileError(
+            f"a tile is a mapping with {str(unknown[0])[:100]!r}; expected a STAC Item, or paths or URLs by "
+            f"{', '.join(DELIVERY_PARTS)}"
+        )
     if isinstance(given, str | PathLike | bytes | np.ndarray | Mapping):
         return [Tile(data=given)]
     if isinstance(given, bytearray | memoryview):

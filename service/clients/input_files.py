@@ -16,7 +16,6 @@ from service.parameters import PER_TILE
 from service.rasters import delivery
 
 IMAGES = (".tif", ".tiff")
-_STAC = (".json", ".geojson")
 _FILE = "file"  # column of a table of metadata
 
 
@@ -51,7 +50,8 @@ def find_tiles(
         else:
             used.add(name)
         item = given if isinstance(given, Tile) else Tile(data=given, id=unicode(_shown(given)))
-        known: dict[str, Any] = {**common, **row}
+        own = item.fields()  # of an Item
+        known: dict[str, Any] = {n: v for n, v in common.items() if n not in own} | row
         try:
             found.append(replace(item, **known))
         except TypeError as error:
@@ -78,7 +78,9 @@ def _names(given: Path | str | Tile) -> list[str]:
     """By what a table may name it."""
     if isinstance(given, Tile):
         return [given.id or ""]
-    return [_shown(given), base_name(given) if is_link(given) else Path(given).name]
+    if is_link(given):  # two may differ behind the `?` alone
+        return [given, _shown(given), base_name(given)]
+    return [str(given), Path(given).name]
 
 
 def _expanded(named: Sequence[str | Path]) -> list[Path | str | Tile]:
@@ -91,10 +93,10 @@ def _expanded(named: Sequence[str | Path]) -> list[Path | str | Tile]:
         path = Path(one)
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if path.is_file() and path.suffix.lower() in _STAC:
+        if path.is_file() and path.suffix.lower() in stac.SUFFIXES:
             try:
                 found += stac.read(path)
-            except (UnusableTileError, OSError) as error:
+            except UnusableTileError as error:
                 raise InputError(str(error)) from error
             continue
         if not path.is_dir() or delivery.is_delivery(path):
@@ -142,5 +144,5 @@ def _read_table(table: Path) -> dict[str, dict[str, str]]:
 
 def _few(names: Sequence[str]) -> str:
     """Some names, and how many there are in all."""
-    shown = ", ".join(names[:3])
+    shown = ", ".join(map(_shown, names[:3]))
     return shown if len(names) <= 3 else f"{shown} ... ({len(names)} in all)"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.clients.errors import InputError
 from service.clients.input_files import find_tiles
+from tests.service.clients.test_stac import item
 
 
 def test_hidden_files_of_a_folder_are_not_meant(tmp_path: Path) -> None:
@@ -40,3 +42,29 @@ def test_a_table_that_says_too_much(tmp_path: Path, rows: str, words: str) -> No
     table.write_text(f"file,lat,lon\nb.tif,1,2\n{rows}\n")
     with pytest.raises(InputError, match=words):
         find_tiles([tmp_path], table, {})
+
+
+def test_a_table_may_name_urls_with_or_without_what_follows_their_path(tmp_path: Path) -> None:
+    urls = [f"https://x.org/a.tif?band={i}&sig=secret" for i in (1, 2)]
+    table = tmp_path / "table.csv"
+    table.write_text(
+        f"file,lat,lon\n{urls[0]},1,2\nhttps://x.org/a.tif,3,4\nhttps://x.org/b?sig=secret,5,6\n"
+    )
+    said: list[str] = []
+    found = find_tiles([*urls, "https://x.org/c.tif?sig=secret"], table, {}, said.append)
+    assert [tile.lat for tile in found] == ["1", "3", None]
+    assert said == [
+        f"{table} has no row for c.tif",
+        f"{table} names https://x.org/b, not among the files",
+    ]
+
+
+def test_what_an_item_says_of_itself_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "item.json").write_text(json.dumps(item("https://x.org/")))
+    table = tmp_path / "table.csv"
+    table.write_text(f"file,datetime\n{item()['id']},2022-02-02\n")
+    common = {"datetime": "2021-01-01", "units": "dn"}
+    [by_item] = find_tiles([tmp_path / "item.json"], None, common)
+    assert (by_item.datetime, by_item.units) == (item()["properties"]["datetime"], "dn")
+    [by_row] = find_tiles([tmp_path / "item.json"], table, common)
+    assert by_row.datetime == "2022-02-02"

@@ -15,6 +15,7 @@ from service.app import create_app
 from service.cli import app
 from service.client import Client, UnusableTileError
 from service.clients import stac
+from service.clients.given_tiles import as_tiles
 from service.clients.in_process import InProcessTransport
 from service.settings import Settings
 from tests.service import deliveries
@@ -41,6 +42,12 @@ def item(place: str = "", **changes: Any) -> dict[str, Any]:
         "assets": {"thumbnail": {"href": "https://example.org/t.jpg"}, **assets},
         **changes,
     }
+
+
+def with_red(red: Any, **changes: Any) -> dict[str, Any]:
+    """An Item with that asset."""
+    given = item("https://example.org/", **changes)
+    return given | {"assets": given["assets"] | {"red": red}}
 
 
 @pytest.fixture
@@ -77,7 +84,8 @@ def test_relative_places_refer_to_the_items_own(tmp_path: Path) -> None:
 
 
 def test_a_collection_has_a_tile_for_each_item() -> None:
-    collection = {"type": "FeatureCollection", "features": [item("/a/"), item("/b/", id="b")]}
+    items = [item("https://example.org/a/"), item("https://example.org/b/", id="b")]
+    collection = {"type": "FeatureCollection", "features": items}
     assert [tile.id for tile in stac.tiles(collection)] == [deliveries.PRODUCT, "b"]
 
 
@@ -86,12 +94,77 @@ def test_a_collection_has_a_tile_for_each_item() -> None:
     [
         (item("s3://usgs-landsat/"), "s3://usgs-landsat"),
         (item(assets={"blue": {"href": "/b.tif"}}), "coastal, green"),
-        (item() | {"assets": item()["assets"] | {"red": {}}}, "asset red"),
+        (item(assets=None), "Feature with assets"),
+        ({"type": "Feature"}, "Feature with assets"),
+        ({"type": "Catalog", "stac_version": "1.0.0"}, "'Catalog' came"),
+        ({"type": "FeatureCollection", "features": None}, "array"),
+        ({"type": "FeatureCollection", "features": [None]}, "'None' came"),
+        ({"type": "FeatureCollection", "features": [{"type": "FeatureCollection", "features": []}]}, "came"),
+        *((with_red(red), "asset red: the file is at") for red in (None, {}, {"href": None}, {"href": 5})),
+        (with_red({"href": "https"}), "asset red: the file is at"),
+        # Anybody's Item: nothing of this machine is sent because of it.
+        (with_red({"href": "/etc/passwd"}), "the file is at '/etc/passwd'; expected https"),
+        (with_red({"href": "secret.tif"}), "the file is at"),
+        (with_red({"href": "file:///etc/passwd"}), "the file is at"),
+        (with_red({"href": "x.tif"}, links=[{"rel": "self", "href": "/etc/item.json"}]), "the file is at"),
     ],
 )
 def test_items_that_cannot_be_used(given: dict[str, Any], said: str) -> None:
     with pytest.raises(UnusableTileError, match=said):
-        stac.tiles(given)
+        as_tiles(given)
+
+
+@pytest.mark.parametrize("links", [None, [None], [{"rel": "self", "href": None}], {"rel": "self"}])
+@pytest.mark.parametrize("properties", [None, [], {}])
+def test_what_an_item_needs_not_have(links: Any, properties: Any) -> None:
+    [tile] = as_tiles(item("https://example.org/", links=links, properties=properties))
+    assert tile.datetime is None
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "../secret.tif",
+        "/etc/passwd",
+        "a/../../secret.tif",
+        "file:///etc/passwd",
+        "file:../secret.tif",
+        "a\0b",
+    ],
+)
+def test_an_items_file_names_no_files_elsewhere_on_the_machine(href: str, tmp_path: Path) -> None:
+    path = tmp_path / "items" / "item.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(with_red({"href": href})))
+    with pytest.raises(UnusableTileError, match="expected https, or a path below its folder"):
+        as_tiles(path)
+
+
+@pytest.mark.parametrize("href", ["bands/red.tif", "./a/../bands/red.tif", "{folder}/bands/red.tif"])
+def test_an_items_file_names_files_below_its_folder(href: str, tmp_path: Path) -> None:
+    path = tmp_path / "item.json"
+    for scheme in ("", "file://") if href.startswith("{") else ("",):
+        path.write_text(json.dumps(with_red({"href": scheme + href.format(folder=tmp_path)})))
+        [tile] = as_tiles(str(path))
+        assert isinstance(tile.data, dict)
+        assert tile.data["SR_B4"] == tmp_path / "bands" / "red.tif"
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[" * 100_000, "{}", '{"type": "FeatureCollection", "features": []}']
+)
+def test_files_without_items(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "item.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UnusableTileError, match=r"item\.json"):
+        as_tiles(path)
+
+
+def test_a_mapping_that_is_no_delivery() -> None:
+    for given in ({"SR_B1": None}, {"blue": "a.tif"}):
+        with pytest.raises(UnusableTileError, match="a tile is a mapping with"):
+            as_tiles(given)
 
 
 def test_a_client_takes_items(host: FileHost) -> None:
@@ -130,6 +203,17 @@ def test_commands_take_items_and_urls(host: FileHost, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "missing.tif" in result.stderr
     assert "fetch-failed" in result.stderr
+    assert "secret" not in result.stderr
+    # One URL that cannot be is no reason for the others not to come.
+    urls = [
+        "https://[x",
+        "https://x.org:99999/",
+        "https://*.org/a",
+        "https://me:secret@x.org/a",
+        "https://x/\udcff",
+    ]
+    result = CliRunner().invoke(app, ["embed", *urls, str(tmp_path / "local.json"), "-o", str(out), "-q"])
+    assert "6 tiles, 5 failed; wrote" in result.stderr
     assert "secret" not in result.stderr
     result = CliRunner().invoke(app, ["embed", str(tmp_path / "other.json"), "-o", str(out)])
     assert result.exit_code == 1
