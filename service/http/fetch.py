@@ -9,11 +9,15 @@ from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
+import structlog
+
 from service.errors import RequestError, ServiceError
 from service.http.allowed_hosts import AllowedHosts
 from service.http.in_thread import in_thread
 from service.http.spool import Share, SpoolFile
 from service.telemetry import metrics
+
+log = structlog.get_logger()
 
 if TYPE_CHECKING:
     from httpx import URL, AsyncClient, Response
@@ -89,7 +93,10 @@ class Fetcher:
             found = await self._fetch(self._client, url, budget, share)
             outcome = "ok"
         except ServiceError as error:
-            outcome = "failed" if error.code == "fetch-failed" else "refused"
+            outcome = "refused"
+            if error.code == "fetch-failed":
+                outcome = "failed"
+                log.info("fetch failed", detail=str(error))  # the operator wants to know which host
             raise
         except asyncio.CancelledError:  # which says nothing about the host
             outcome = "cancelled"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -138,10 +139,17 @@ def test_a_log_for_debugging_has_no_signatures(
     assert "secret" not in caplog.text
 
 
-def test_a_url_is_repeated_as_it_was_sent(client: TestClient, host: FileHost) -> None:
+def test_a_url_is_repeated_as_it_was_sent(
+    client: TestClient, host: FileHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    log = SimpleNamespace(info=lambda event, detail: logged.append(f"{event}: {detail}"))
+    monkeypatch.setattr("service.http.fetch.log", log)
     answer = post(client, [("tile", host.url("%1b%5b2Jmissing.tif?sig=secret"))])
     assert "/%1b%5b2Jmissing.tif was answered 404" in answer.json()["detail"]
     assert answer.status_code == 424
+    assert logged == [f"fetch failed: {answer.json()['detail']}"]
+    assert "secret" not in answer.text
 
 
 def test_urls_are_quoted_and_what_cannot_be_fails_alone(client: TestClient, host: FileHost) -> None:
