@@ -17,10 +17,10 @@ from service.http.in_thread import in_thread
 from service.http.spool import Share, SpoolFile
 from service.telemetry import metrics
 
-log = structlog.get_logger()
-
 if TYPE_CHECKING:
     from httpx import URL, AsyncClient, Response
+
+log = structlog.get_logger()
 
 _AT_ONCE = 64  # of this process; more wait
 _REDIRECTS = 5
