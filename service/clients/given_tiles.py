@@ -32,7 +32,7 @@ def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
 def _tiles(given: Any) -> list[Tile]:
     """The tile that something is; of a collection of STAC Items, all."""
     if type(given).__module__.partition(".")[0] == "pystac":
-        given = given.to_dict()
+        given = given.to_dict(transform_hrefs=False)  # which would ask for a catalogue
     if isinstance(given, Tile):
         return [given]
     if stac.is_stac(given):
