@@ -22,6 +22,7 @@ from service.engine import EngineError
 from service.file_limit import raise_limit
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
+from service.http.fetch import ProxyError, check_proxies
 from service.http.spool import Spool
 from service.orderly_server import Server
 from service.settings import Settings, misspelt
@@ -81,6 +82,10 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     if settings.metrics_port == port:  # both could be bound
         raise StartError(f"LANDMOE_METRICS_PORT is {port}, the service's own port; choose another")
     _check_spool(settings)
+    try:
+        check_proxies(settings.fetch_hosts)
+    except ProxyError as error:
+        raise StartError(str(error)) from error
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     listening = {"url": url, "docs": f"{url}/docs", "workers": settings.workers}
     if settings.workers == 1:

@@ -131,6 +131,7 @@ def _client(work: Work, tiles: Sequence[Tile]) -> AsyncClient:
     if work.url is not None:
         return AsyncClient(work.url, api_key=work.api_key, concurrency=work.concurrency, headers=headers)
     from service.clients.in_process import InProcessTransport
+    from service.http.fetch import ProxyError, check_proxies
     from service.settings import SettingsError, load
     from service.telemetry import logs
 
@@ -142,8 +143,10 @@ def _client(work: Work, tiles: Sequence[Tile]) -> AsyncClient:
     if links := [link for tile in tiles for link in tile.links]:  # who names them allows their hosts
         given["fetch_hosts"] = ",".join(filter(None, (os.environ.get(_FETCH_HOSTS), hosts(links))))
     try:
-        transport = InProcessTransport(load(**given))
-    except SettingsError as error:
+        settings = load(**given)
+        check_proxies(settings.fetch_hosts)
+        transport = InProcessTransport(settings)
+    except (SettingsError, ProxyError) as error:
         raise InputError(str(error)) from error
     return AsyncClient(
         "http://in-process", transport=transport, concurrency=work.concurrency, headers=headers

@@ -28,6 +28,10 @@ _CHUNK_BYTES = 1 << 18
 _CONNECT_S = 5.0
 
 
+class ProxyError(ValueError):
+    """The proxies that the environment names cannot be used."""
+
+
 class Budget:
     """Bytes that the files of one request may have together."""
 
@@ -145,18 +149,34 @@ class Fetcher:
             raise RequestError("fetch-not-allowed", f"{_shown(asked)} was redirected: {error}") from error
 
 
+def check_proxies(hosts: str | None) -> None:
+    """Tries what fetching from the setting's hosts needs; a start then ends in a line, not with a trace.
+
+    Raises:
+        ProxyError: the environment names a proxy that cannot be used.
+    """
+    if hosts:
+        _make_client(1)
+
+
 def _make_client(timeout_s: float) -> AsyncClient:
     import httpx  # takes 10 MB, which only who fetches needs
 
     # They would write URLs and Locations into the log, whose ends may be signatures.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
-        limits=httpx.Limits(max_connections=_AT_ONCE),
-        headers={"Accept-Encoding": "identity", "User-Agent": "landmoe"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # of one request to another: none
-    )
+    try:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
+            limits=httpx.Limits(max_connections=_AT_ONCE),
+            headers={"Accept-Encoding": "identity", "User-Agent": "landmoe"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # of one request to another: none
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # the first of SOCKS, which wants a package
+        raise ProxyError(
+            "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY in the environment cannot be used to fetch files; expected "
+            "one such as http://proxy.example.org:3128"
+        ) from error
 
 
 async def _received(response: Response, budget: Budget, share: Share) -> SpoolFile:

@@ -55,3 +55,13 @@ def test_a_spool_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, workers
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert f"LANDMOE_SPOOL_DIR {file / 'spool'}" in done.stderr
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:secret@127.0.0.1:1", "foo://127.0.0.1:1"])
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("embed", "http://a.org/a.tif", "-o", "-")])
+def test_a_proxy_that_cannot_be_used_is_said_in_one_line(command: tuple[str, ...], proxy: str) -> None:
+    done = run(*command, LANDMOE_FETCH_HOSTS="a.org", ALL_PROXY=proxy)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "ALL_PROXY" in done.stderr
+    assert "secret" not in done.stderr
