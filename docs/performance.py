@@ -171,6 +171,7 @@ def _engine_tables(record: Record) -> list[str]:
     usual = 32 if 32 in batches else batches[-1]
     columns = {
         "of the matrix rate": "share_of_gemm",
+        "of PyTorch's products": "share_of_torch",
         "x published loop": "times_loop",
         "x exact": "times_exact",
     }

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,10 @@ def run(
         A record (measurement.py). Rows of a `contender` and `batch` have `tiles_per_s`, `p50_ms` (of a
         batch), `times_loop` (against the published loop in the same round), `times_exact` (fast) and, on a
         CPU, `share_of_gemm`: of what the matrix rate allows, which for batches of 32 is the median over turns
-        of a tenth of a second, each of the engine's rate and of the products' right before it. Batch 0 is the
-        engine saturated. The row of the matrix rate has `fp32_gflops`, and `bf16_gflops` where that can be
-        measured.
+        of a tenth of a second, each of the engine's rate and of the products' right before it. Those of the
+        networks in PyTorch have `share_of_torch` too, of what its own products allow. Batch 0 is the engine
+        saturated. The row of the matrix rate has `fp32_gflops`, and where they can be measured `bf16_gflops`
+        and `torch_gflops`.
 
     Raises:
         BundleError, EngineError: the engine cannot be made.
@@ -87,7 +88,10 @@ def run(
                 tiles = contenders.batch(config, size)
                 measure = _rate_of(embed, tiles, seconds)
                 if matrix and size == BESIDE:
-                    products = functools.partial(matrix.turn, precisions.get(name, "fp32"))
+                    products = {
+                        figure: functools.partial(matrix.turn, kind)
+                        for figure, kind in _limits(name, precisions).items()
+                    }
                     measure = functools.partial(beside, embed, tiles, seconds, products, mflop)
                 measurements[of(contender=name, batch=size)] = measure
         for name, engine in engines.items():
@@ -101,26 +105,31 @@ def run(
 
 
 def beside(
-    embed: Embed, batch: contenders.Batch, seconds: float, products: Callable[[], float], mflop: float
+    embed: Embed,
+    batch: contenders.Batch,
+    seconds: float,
+    products: Mapping[str, Callable[[], float]],
+    mflop: float,
 ) -> Figures:
-    """A batch's rate as `rate` has it, and its share of the matrix rate, measured in turns with that.
+    """A batch's rate as `rate` has it, and its shares of matrix rates, measured in turns with them.
 
     Args:
         embed: what is measured.
         batch: of tiles, embedded over and over, at least for a tenth of a second a turn.
         seconds: of all its turns together.
-        products: GFLOP/s of a turn of products.
+        products: by the name of a share, GFLOP/s of a turn of the products that it is of.
         mflop: of a tile.
     """
     turns: list[Figures] = []
-    shares: list[float] = []
+    shares: dict[str, list[float]] = {name: [] for name in products}
     while len(turns) < _LEAST_TURNS or len(turns) * gemm_peak.TURN_S < seconds:
         time.sleep(_PAUSE_S)
-        possible = products()
+        possible = {name: turn() for name, turn in products.items()}
         turns.append(rate(embed, batch, gemm_peak.TURN_S))
-        shares.append(turns[-1]["tiles_per_s"] * mflop / 1e3 / possible)
+        for name, gflops in possible.items():
+            shares[name].append(turns[-1]["tiles_per_s"] * mflop / 1e3 / gflops)
     figures = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
-    return figures | {"share_of_gemm": statistics.median(shares)}
+    return figures | {name: statistics.median(found) for name, found in shares.items()}
 
 
 def saturated(engine: Engine, seconds: float) -> float:
@@ -173,10 +182,20 @@ def _add_shares(each: Round, mflop: float, precisions: dict[str, str]) -> None:
     peaks = each[GEMM]
     for what, figures in each.items():
         if what != GEMM and "share_of_gemm" not in figures:
-            # Every baseline is fp32; numbers whose rate is not known are held against fp32 as well.
-            numbers = precisions.get(str(dict(what)["contender"]), "fp32")
-            peak = peaks.get(f"{numbers}_gflops", peaks["fp32_gflops"])
-            figures["share_of_gemm"] = figures["tiles_per_s"] * mflop / 1e3 / peak
+            for figure, kind in _limits(str(dict(what)["contender"]), precisions).items():
+                peak = peaks.get(f"{kind}_gflops", peaks["fp32_gflops"])
+                figures[figure] = figures["tiles_per_s"] * mflop / 1e3 / peak
+
+
+def _limits(contender: str, precisions: dict[str, str]) -> dict[str, str]:
+    """The shares that a contender has, and of which products they are.
+
+    Every baseline is fp32; numbers whose rate is not known are held against fp32 as well.
+    """
+    limits = {"share_of_gemm": precisions.get(contender, "fp32")}
+    if contender in (contenders.LOOP, contenders.DENSE):
+        limits["share_of_torch"] = "torch"
+    return limits
 
 
 def _add_ratios(each: Round) -> None:

@@ -1,8 +1,7 @@
 """The machine's matrix rate: what an engine could give at most if it did nothing but its products.
 
-Every thread multiplies matrices of its own, as the engine's workers do, in the shapes of the network at a
-batch of four tiles and in larger ones; the best shape counts. fp32 is measured with NumPy's BLAS, bf16 with
-OpenVINO where it is installed and the CPU has instructions for it.
+Every thread multiplies matrices of its own, as the engine's workers do; the best shape of the best library
+counts (matrix_products.py).
 
 It runs in a process of its own, because a BLAS takes its number of threads from the environment it starts in.
 The process stays, so that an engine and the products can be measured in turns of a tenth of a second: where a
@@ -11,7 +10,6 @@ machine's rate changes from one second to the next, only what ran side by side c
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import statistics
@@ -23,18 +21,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, Self, cast
 
-import numpy as np
-from numpy.typing import NDArray
+from service.benchmarks import matrix_products
+from service.benchmarks.matrix_products import Products
 
-Products = tuple[
-    str, float, Sequence[Callable[[], Any]]
-]  # numbers, operations of a call, one call for each thread
-
-# (rows, inner, columns). Rows of four tiles with the two widest products of size S, then squares.
-_SHAPES = ((420, 144, 288), (420, 144, 720), (512, 512, 512), (768, 768, 768))
-# (rows, width) of products in a chain, so that what is converted on the way in and out counts little.
-_CHAINS = ((420, 144), (420, 288), (420, 768), (512, 512))
-_CHAIN_LENGTH = 8
 TURN_S = 0.1  # that products are repeated for, and an engine beside them
 _ROUNDS = 8  # of turns of every shape, whose median decides which is the best
 _ALL = "all"
@@ -71,7 +60,7 @@ class MatrixRate:
             self._process.communicate()
 
     def all(self) -> dict[str, float]:
-        """GFLOP/s of all threads together, by the numbers multiplied: `fp32`, and `bf16` where it can be had.
+        """GFLOP/s of all threads together, by kind: `fp32`, and where they can be had `bf16` and `torch`.
 
         Of the shape that is fastest in the median of some turns, which `turn` keeps to from then on.
 
@@ -108,9 +97,7 @@ class MatrixRate:
 
 
 def _main(threads: int) -> None:
-    products = [_numpy_products(*shape, threads) for shape in _SHAPES]
-    if importlib.util.find_spec("openvino"):
-        products += _bf16_products(threads)
+    products = matrix_products.every(threads)
     with ThreadPoolExecutor(threads) as pool:
         best: dict[str, tuple[float, Products]] = {}
         for line in sys.stdin:
@@ -125,7 +112,7 @@ def _main(threads: int) -> None:
 
 
 def _best(pool: ThreadPoolExecutor, products: Sequence[Products]) -> dict[str, tuple[float, Products]]:
-    """The fastest products of each kind of numbers, and their GFLOP/s."""
+    """The fastest products of each kind, and their GFLOP/s."""
     turns: list[list[float]] = [[] for _ in products]
     for _ in range(_ROUNDS):  # of all shapes, so that what else the machine does falls on all
         for each, rates in zip(products, turns, strict=True):
@@ -156,48 +143,6 @@ def _rate(pool: ThreadPoolExecutor, operations: float, calls: Sequence[Callable[
         return times
 
     return operations * sum(pool.map(repeat, calls)) / (time.perf_counter() - started)
-
-
-def _numpy_products(rows: int, inner: int, columns: int, threads: int) -> Products:
-    def product() -> Callable[[], Any]:
-        left, right, out = _random(rows, inner), _random(inner, columns), _random(rows, columns)
-        return lambda: np.matmul(left, right, out=out)
-
-    return "fp32", 2 * rows * inner * columns, [product() for _ in range(threads)]
-
-
-def _bf16_products(threads: int) -> list[Products]:
-    import openvino as ov
-    from openvino import opset13 as ops
-
-    core = ov.Core()
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return []
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,
-    }
-    products: list[Products] = []
-    for rows, width in _CHAINS:
-        first = ops.parameter([rows, width], ov.Type.f32)
-        last = first
-        for _ in range(_CHAIN_LENGTH):
-            last = ops.matmul(last, ops.constant(_random(width, width)), False, False)
-        compiled = core.compile_model(ov.Model([last], [first]), "CPU", options)
-        requests = [compiled.create_infer_request() for _ in range(threads)]
-        for request in requests:
-            request.set_input_tensor(ov.Tensor(_random(rows, width)))
-        calls = [request.infer for request in requests]
-        products.append(("bf16", 2 * _CHAIN_LENGTH * rows * width * width, calls))
-    return products
-
-
-def _random(rows: int, columns: int) -> NDArray[np.float32]:
-    # Of variance 1 / width, so that a chain of products neither grows nor fades.
-    values = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
-    return values / np.float32(columns**0.5)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ def engine_record(share: float = 0.8) -> dict[str, Any]:
     rounds: list[dict[Of, Figures]] = []
     for noise in (0.97, 1.0, 1.02):
         each: dict[Of, Figures] = {
-            of(contender="matrix rate"): {"fp32_gflops": 185 * noise, "bf16_gflops": 410.0}
+            of(contender="matrix rate"): {
+                "fp32_gflops": 185 * noise,
+                "bf16_gflops": 410.0,
+                "torch_gflops": 170.0,
+            }
         }
         for batch in (1, 8, 32):
             for name, rate in (("exact", 250.0), ("torch loop", 100.0)):
@@ -40,6 +44,7 @@ def engine_record(share: float = 0.8) -> dict[str, Any]:
                     "share_of_gemm": share * rate / 250 * noise,
                     "times_loop": rate / 100,
                 }
+            each[of(contender="torch loop", batch=batch)]["share_of_torch"] = 0.38 * noise
         each[of(contender="exact", batch=0)] = {"tiles_per_s": 260.0, "share_of_gemm": share}
         rounds.append(each)
     return Record("engine", {"mflop_per_tile": 581.0}, rounds, {"fast": "no such encoder"}).to_json()
@@ -126,7 +131,8 @@ def test_the_headline_says_what_was_reached_and_what_was_not(performance: Module
         "| ≥ 75% | **80%** (78% to 82%) | yes | `landmoe bench engine` |"
         in by_bar["exact at batch 32, of the fp32 matrix rate"]
     )
-    assert "| ≥ 35% | **32%** (31% to 33%) | no |" in by_bar["that loop, of the fp32 matrix rate"]
+    loop = by_bar["that loop, of what PyTorch's own products allow"]
+    assert "| ≥ 35% | **38%** (37% to 39%) | yes |" in loop
     assert "not measured" in by_bar["fast at batch 32, times exact"]
     assert "| ≥ 60% | **55%** | no |" in by_bar["cache hits, 64 connections, of an empty route"]
     assert "| ≤ 250 | **190** | yes |" in by_bar["resident after 1,000 requests without cache, MB"]

@@ -41,6 +41,11 @@ def test_engine(tmp_path: Path) -> None:
         share = figures["tiles_per_s"][0] * flops / (peak["fp32_gflops"][0] * 1e9)
         assert figures["share_of_gemm"][0] == pytest.approx(share, rel=1e-3)
     assert _rows(record, contender="torch loop", batch=2)[0]["times_loop"] == [1, 1, 1]
+    assert all(
+        ("share_of_torch" in row["figures"]) == row["of"]["contender"].startswith("torch")
+        for row in record["rows"]
+        if "batch" in row["of"]
+    )
     assert _rows(record, contender="exact", batch=0)
     # The default bundle has one encoder: what it has not is named.
     assert "fast" in record["absent"] or _rows(record, contender="fast")
@@ -49,12 +54,14 @@ def test_engine(tmp_path: Path) -> None:
 def test_a_share_is_of_the_products_right_before(monkeypatch: pytest.MonkeyPatch) -> None:
     # A machine that gets slower from turn to turn: the rate and what is possible fall alike.
     speeds = [16.0, 8.0, 4.0, 2.0, 1.0]
-    possible = iter([10 * speed for speed in speeds])
+    possible, of_torch = iter([10 * speed for speed in speeds]), iter([5 * speed for speed in speeds])
     rates = iter([{"tiles_per_s": 1000 * speed, "p50_ms": 1 / speed} for speed in speeds])
     monkeypatch.setattr(engine, "rate", lambda *_: next(rates))
     batch = (np.zeros((2, 7, 40, 40), np.uint16), np.zeros((2, 4, 2), np.float32))
-    figures = engine.beside(lambda *_: np.zeros(1, np.float32), batch, 0.3, lambda: next(possible), mflop=5.0)
-    assert figures == {"tiles_per_s": 4000.0, "p50_ms": 0.25, "share_of_gemm": pytest.approx(0.5)}
+    products = {"share_of_gemm": lambda: next(possible), "share_of_torch": lambda: next(of_torch)}
+    figures = engine.beside(lambda *_: np.zeros(1, np.float32), batch, 0.3, products, mflop=5.0)
+    shares = {"share_of_gemm": pytest.approx(0.5), "share_of_torch": pytest.approx(1.0)}
+    assert figures == {"tiles_per_s": 4000.0, "p50_ms": 0.25} | shares
 
 
 def test_engine_without_torch_says_what_is_absent_and_why(
