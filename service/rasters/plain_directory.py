@@ -1,7 +1,7 @@
 """The only directory of a plain TIFF: its entries, and their values where they are as expected.
 
-The files of a data set have the same directory, but for where they lie and what their blocks come to. So what
-its bytes say is kept, and looked up by them.
+The files of a data set have the same directory, but for where it lies and what their blocks come to. So what
+its bytes say is kept, with places counted from the directory, and looked up by them.
 """
 
 from __future__ import annotations
@@ -47,34 +47,49 @@ class Entries:
 
     `values` are the type, the number of values and the place of each tag; `end` is that of the last value.
     `shape` are the pieces outside of the directory which say what pixels and blocks are, but for the places
-    and sizes of blocks.
+    and sizes of blocks. All places are counted from the directory's first byte.
     """
 
     order: str
     values: Mapping[int, tuple[int, int, int]]
     end: int
-    shape: tuple[slice, ...]
+    shape: tuple[Piece, ...]
+
+
+Piece = tuple[int, int]
+"""Where bytes begin and end, counted from the directory's first byte."""
 
 
 @lru_cache(maxsize=64)
-def _entries(magic: bytes, at: int, directory: bytes) -> Entries:
+def _entries_at(magic: bytes, at: int, directory: bytes) -> Entries:
     order = _ORDERS[magic]
     end = len(directory) - 4
     expect(at >= 8 and 2 < end <= 2 + 12 * _MAX_ENTRIES and directory[end:] == bytes(4))
+    fields = []
+    for place, (tag, kind, length, value) in zip(
+        range(10, end, 12), struct.iter_unpack(order + "HHII", directory[2:end]), strict=True
+    ):
+        if _SIZES[kind] * length > 4:
+            fields.append((tag, kind, length, value - at, 0))
+        else:  # in the entry itself, its last four bytes
+            fields.append((tag, kind, length, place, 0 if tag in _BLOCKS else value))
+    return _entries(order, tuple(fields))
+
+
+@lru_cache(maxsize=64)
+def _entries(order: str, fields: tuple[tuple[int, int, int, int, int], ...]) -> Entries:
     values: dict[int, tuple[int, int, int]] = {}
-    shape: list[slice] = []
+    shape: list[Piece] = []
     last = furthest = 0
-    for tag, kind, length, start in struct.iter_unpack(order + "HHII", directory[2:end]):
+    for tag, kind, length, start, _ in fields:  # those within entries tell directories apart
         size = _SIZES[kind] * length
         expect(tag > last and size > 0)
         last = tag
         if tag not in _USED:
             expect((kind, length) == _FIXED.get(tag) or (kind == ASCII and tag in _TEXTS))
-        if size <= 4:
-            start = at + 2 + 12 * len(values) + 8  # in the directory itself
-        elif tag in _SHAPE:
+        if size > 4 and tag in _SHAPE:
             expect(size <= _MAX_TEXT)
-            shape.append(slice(start, start + size))
+            shape.append((start, start + size))
         furthest = max(furthest, start + size)
         values[tag] = (kind, length, start)
     return Entries(order, values, furthest, tuple(shape))
@@ -84,11 +99,11 @@ class Numbers(NamedTuple):
     """The numbers of a tag, in every file with the same directory."""
 
     layout: struct.Struct
-    start: int
+    start: int  # counted from the directory
 
-    def of(self, data: Content) -> tuple[Any, ...]:
-        """As a file has them."""
-        return self.layout.unpack_from(data, self.start)
+    def of(self, data: Content, at: int) -> tuple[Any, ...]:
+        """As a file has them whose directory is at a place."""
+        return self.layout.unpack_from(data, at + self.start)
 
 
 class Directory:
@@ -106,9 +121,9 @@ class Directory:
         end = at + 2 + 12 * number + 4
         expect(number <= _MAX_ENTRIES and end <= len(data))
         expect(bytes(data[8 : 8 + len(_COG_HINTS)]) != _COG_HINTS)
-        self.entries = _entries(magic, at, bytes(data[at:end]))
-        expect(self.entries.end <= len(data))
-        self.order = order
+        self.entries = _entries_at(magic, at, bytes(data[at:end]))
+        expect(at + self.entries.end <= len(data))
+        self.order, self.at = order, at
         self._data, self._values = data, self.entries.values
 
     def __contains__(self, tag: int) -> bool:
@@ -121,7 +136,8 @@ class Directory:
     @property
     def shape(self) -> bytes:
         """What, with the entries, says all of pixels and blocks but for the places and sizes of blocks."""
-        return b"".join([self._data[piece] for piece in self.entries.shape])
+        at = self.at
+        return b"".join([self._data[at + start : at + end] for start, end in self.entries.shape])
 
     def where(self, tag: int, kinds: tuple[int, ...], length: int) -> Numbers:
         """Where so many values of a tag are, of one of these types."""
@@ -129,18 +145,18 @@ class Directory:
         expect(kind in kinds and found == length)
         return Numbers(struct.Struct(f"{self.order}{length}{_CODES[kind]}"), start)
 
-    def piece(self, tag: int, kind: int) -> slice | None:
+    def piece(self, tag: int, kind: int) -> Piece | None:
         """Where the bytes of all values of a type are; None where the tag is not there."""
         if tag not in self._values:
             return None
         found, length, start = self._values[tag]
         size = _SIZES[kind] * length
         expect(found == kind and size <= _MAX_TEXT)
-        return slice(start, start + size)
+        return start, start + size
 
     def numbers(self, tag: int, kinds: tuple[int, ...], length: int) -> tuple[int, ...]:
         """So many values of a tag, of one of these types."""
-        return self.where(tag, kinds, length).of(self._data)
+        return self.where(tag, kinds, length).of(self._data, self.at)
 
     def size(self, tag: int) -> int:
         """One number above 0."""
@@ -163,19 +179,18 @@ class Directory:
         return values[0]
 
 
-def raw(data: Content, piece: slice | None) -> bytes | None:
-    """The bytes of a piece, if there is one."""
-    return None if piece is None else bytes(data[piece])
+def raw(data: Content, at: int, piece: Piece | None) -> bytes | None:
+    """The bytes of a piece, if there is one, of a file whose directory is at a place."""
+    return None if piece is None else bytes(data[at + piece[0] : at + piece[1]])
 
 
-def text(data: Content, piece: slice | None) -> bytes | None:
+def text(data: Content, at: int, piece: Piece | None) -> bytes | None:
     """ASCII without the closing NUL; None where there is no piece.
 
     Raises:
         NotPlainError: it is not plain.
     """
-    if piece is None:
+    if (found := raw(data, at, piece)) is None:
         return None
-    found = bytes(data[piece])
     expect(found.find(b"\0") == len(found) - 1 and found.isascii())
     return found[:-1]

@@ -23,6 +23,7 @@ from service.rasters.plain_directory import (
     Entries,
     NotPlainError,
     Numbers,
+    Piece,
     expect,
     raw,
     text,
@@ -102,24 +103,25 @@ class PlainTiff(NamedTuple):  # made in a tenth of the time that a frozen datacl
 def parse(data: Content, limits: Limits) -> PlainTiff | None:
     """The directory of a plain TIFF within limits; None for everything else, damaged or not."""
     try:
-        alike = _alike(Directory(data))
+        directory = Directory(data)
+        alike, at = _alike(directory), directory.at
         expect(alike.pixels <= limits.max_pixels and alike.bands <= limits.max_bands)
         expect(alike.decoded <= limits.max_decoded_bytes)
         if alike.remark is not None:  # some writers hide more images in one directory, and say so here
-            expect(b"ImageJ" not in (text(data, alike.remark) or b""))
-        sizes = alike.block_sizes.of(data)
+            expect(b"ImageJ" not in (text(data, at, alike.remark) or b""))
+        sizes = alike.block_sizes.of(data, at)
         # Blocks that share bytes are unpacked once each: a small file could ask for hours of work.
         expect(sum(sizes) <= len(data) and max(sizes) <= alike.largest)
         keys, texts = alike.geo_keys, alike.texts
         return PlainTiff(
             *alike.beginning,
-            alike.block_offsets.of(data),
+            alike.block_offsets.of(data, at),
             sizes,
-            *_placed(data, alike),
-            (alike.order, raw(data, keys[0]), raw(data, keys[1]), raw(data, keys[2])),
-            text(data, texts[0]),
-            text(data, texts[1]),
-            text(data, texts[2]),
+            *_placed(data, at, alike),
+            (alike.order, raw(data, at, keys[0]), raw(data, at, keys[1]), raw(data, at, keys[2])),
+            text(data, at, texts[0]),
+            text(data, at, texts[1]),
+            text(data, at, texts[2]),
             alike.alpha,
         )
     except (NotPlainError, struct.error, KeyError):
@@ -148,9 +150,9 @@ class _Alike:
     block_sizes: Numbers
     pixel_size: Numbers | None
     tie_point: Numbers | None
-    geo_keys: tuple[slice | None, slice | None, slice | None]
-    texts: tuple[slice | None, slice | None, slice | None]
-    remark: slice | None
+    geo_keys: tuple[Piece | None, Piece | None, Piece | None]
+    texts: tuple[Piece | None, Piece | None, Piece | None]
+    remark: Piece | None
     alpha: bool
 
 
@@ -227,12 +229,14 @@ def _expect_ordinary(directory: Directory, count: int) -> int:
     return extra
 
 
-def _placed(data: Content, alike: _Alike) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+def _placed(
+    data: Content, at: int, alike: _Alike
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """The origin and the size of a pixel."""
     if alike.pixel_size is None or alike.tie_point is None:
         return None, None
-    right, down, deep = alike.pixel_size.of(data)
-    col, row, level, x, y, z = alike.tie_point.of(data)
+    right, down, deep = alike.pixel_size.of(data, at)
+    col, row, level, x, y, z = alike.tie_point.of(data, at)
     expect(right > 0 and down > 0 and col == row == 0)
     expect(deep == level == z == 0)  # with a vertical CRS they are the scale and offset of the values
     expect(isfinite(right) and isfinite(down) and isfinite(x) and isfinite(y))
