@@ -4,122 +4,110 @@
 
 #include "adler32.h"
 #include "deflate_stream.h"
+#include "deflate_symbols.h"
 
-#define LONGEST_MATCH 258
+typedef struct {
+    uint8_t symbols[MOST_SYMBOLS], distances[MOST_DISTANCES];
+} Lengths;
 
-/* RFC 1951, 3.2.5: the numbers that codes stand for, from their bases and extra bits. */
-#define N(base, extra) ((uint32_t)(base) << 16 | (extra) << 8)
-#define NONE (EXCEPTION | NO_CODE)
-static const uint32_t LENGTHS[] = {EXCEPTION | END_OF_BLOCK,
-                                   N(3, 0),
-                                   N(4, 0),
-                                   N(5, 0),
-                                   N(6, 0),
-                                   N(7, 0),
-                                   N(8, 0),
-                                   N(9, 0),
-                                   N(10, 0),
-                                   N(11, 1),
-                                   N(13, 1),
-                                   N(15, 1),
-                                   N(17, 1),
-                                   N(19, 2),
-                                   N(23, 2),
-                                   N(27, 2),
-                                   N(31, 2),
-                                   N(35, 3),
-                                   N(43, 3),
-                                   N(51, 3),
-                                   N(59, 3),
-                                   N(67, 4),
-                                   N(83, 4),
-                                   N(99, 4),
-                                   N(115, 4),
-                                   N(131, 5),
-                                   N(163, 5),
-                                   N(195, 5),
-                                   N(227, 5),
-                                   N(LONGEST_MATCH, 0),
-                                   NONE,
-                                   NONE};
-static const uint32_t DISTANCES[] = {
-    N(1, 0),     N(2, 0),     N(3, 0),     N(4, 0),      N(5, 1),      N(7, 1),      N(9, 2),     N(13, 2),
-    N(17, 3),    N(25, 3),    N(33, 4),    N(49, 4),     N(65, 5),     N(97, 5),     N(129, 6),   N(193, 6),
-    N(257, 7),   N(385, 7),   N(513, 8),   N(769, 8),    N(1025, 9),   N(1537, 9),   N(2049, 10), N(3073, 10),
-    N(4097, 11), N(6145, 11), N(8193, 12), N(12289, 12), N(16385, 13), N(24577, 13), NONE,        NONE,
-};
-#undef N
+/* The shortest matches get entries of their own where the code of the distance, too, is in the bits that are
+   looked up. */
+static void join(Codes *codes, const Lengths *lengths, const uint16_t *code_of) {
+    for (unsigned length = SHORTEST_MATCH; length <= LONGEST_SHORT_MATCH; length++) {
+        const unsigned symbol = 257 + length - SHORTEST_MATCH, bits = lengths->symbols[symbol];
+        if (!bits || bits >= DEPTH) continue;
+        for (unsigned rest = 0; rest < 1u << (DEPTH - bits); rest++) {
+            const uint32_t distance = codes->distances[rest];
+            if (distance & EXCEPTION || CODE_BITS(distance) > DEPTH - bits ||
+                ALL_BITS(distance) + bits > MOST_MATCH_BITS)
+                continue;
+            codes->symbols[code_of[symbol] | rest << bits] = (distance | MATCH | WITH_SHORT(length)) + bits;
+        }
+    }
+}
+
+static bool make_codes(Codes *codes, const Lengths *lengths) {
+    uint16_t code_of[MOST_SYMBOLS], unused[MOST_DISTANCES];
+    if (!make_table(codes->symbols, DEPTH, codes->long_symbols, lengths->symbols, MOST_SYMBOLS, SYMBOLS,
+                    false, code_of) ||
+        !make_table(codes->distances, DEPTH, codes->long_distances, lengths->distances, MOST_DISTANCES,
+                    DISTANCES, true, unused))
+        return false;
+    join(codes, lengths, code_of);
+    return true;
+}
+
+#define NO_LENGTH 16 /* before the first */
 
 /* The lengths of a block's codes, which are packed themselves (RFC 1951, 3.2.7). */
-static bool read_tables(Stream *stream) {
+static bool read_codes(Stream *stream) {
     static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
-    uint32_t table[ENTRIES(LENGTH_DEPTH, 0)];
-    uint8_t packed[19] = {0}, lengths[MOST_SYMBOLS + MOST_DISTANCES] = {0};
-    unsigned symbols = take(stream, 5) + 257, distances = take(stream, 5) + 1, packs = take(stream, 4) + 4;
+    uint32_t table[1 << LENGTH_DEPTH];
+    uint16_t unused[PACKED_SYMBOLS];
+    uint8_t packed[PACKED_SYMBOLS] = {0}, all[MOST_SYMBOLS + MOST_DISTANCES + MOST_REPEATED];
+    const unsigned symbols = take(stream, 5) + 257, distances = take(stream, 5) + 1;
+    const unsigned packs = take(stream, 4) + 4, number = symbols + distances;
     if (symbols > 286 || distances > 30) return false;
     for (unsigned i = 0; i < packs; i++) packed[order[i]] = (uint8_t)take(stream, 3);
-    if (!make_table(table, LENGTH_DEPTH, packed, 19, 19, NULL, false)) return false;
-    for (unsigned i = 0; i < symbols + distances;) {
-        Place *at = &stream->at;
-        fill_at_end(at);
-        uint32_t entry = table[low(at, LENGTH_DEPTH)];
-        if (CODE_BITS(entry) > at->count) return false;
-        skip(at, CODE_BITS(entry));
-        unsigned value = VALUE(entry) & 0xFF;
-        if (value < 16) {
-            lengths[i++] = (uint8_t)value;
-            continue;
+    if (!make_table(table, LENGTH_DEPTH, NULL, packed, PACKED_SYMBOLS, PACKED, false, unused)) return false;
+    unsigned i = 0, length = NO_LENGTH;
+    while (i < number) {
+        uint64_t bits = next_bits(stream);
+        unsigned used = 0;
+        for (int turn = 0; turn < 4 /* 56 bits */ && i < number; turn++) {
+            const uint32_t entry = table[lowest(bits, LENGTH_DEPTH)];
+            const unsigned value = PACKED_SYMBOL(entry);
+            const unsigned times = PACKED_TIMES(entry) + extra_of(entry, bits);
+            used += ALL_BITS(entry);
+            bits >>= ALL_BITS(entry);
+            length = value < 16 ? value : value == 16 ? length : 0;
+            if (length == NO_LENGTH) return false;
+            memset(all + i, (int)length, 16);
+            if (times > 16) memset(all + i, (int)length, times);
+            i += times;
         }
-        if (value == 16 && i == 0) return false;
-        uint8_t repeated = value == 16 ? lengths[i - 1] : 0;
-        unsigned times = value == 16   ? 3 + take(stream, 2)
-                         : value == 17 ? 3 + take(stream, 3)
-                                       : 11 + take(stream, 7);
-        if (times > symbols + distances - i) return false;
-        while (times--) lengths[i++] = repeated;
+        if (!skip(stream, used)) return false;
     }
-    return stream->state != BROKEN && lengths[256] &&
-           make_table(stream->symbols, SYMBOL_DEPTH, lengths, symbols, 256, LENGTHS, false) &&
-           make_table(stream->distances, DISTANCE_DEPTH, lengths + symbols, distances, 0, DISTANCES, true);
+    if (i > number || !all[256]) return false;
+    Lengths lengths = {{0}, {0}};
+    memcpy(lengths.symbols, all, symbols);
+    memcpy(lengths.distances, all + symbols, distances);
+    return make_codes(&stream->codes, &lengths);
 }
 
-static bool fixed_tables(Stream *stream) {
-    uint8_t lengths[MOST_SYMBOLS + MOST_DISTANCES];
-    for (int i = 0; i < MOST_SYMBOLS; i++) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
-    memset(lengths + MOST_SYMBOLS, 5, MOST_DISTANCES);
-    return make_table(stream->symbols, SYMBOL_DEPTH, lengths, MOST_SYMBOLS, 256, LENGTHS, false) &&
-           make_table(stream->distances, DISTANCE_DEPTH, lengths + MOST_SYMBOLS, MOST_DISTANCES, 0, DISTANCES,
-                      false);
+/* RFC 1951, 3.2.6. */
+static bool fixed_codes(Stream *stream) {
+    Lengths lengths;
+    for (int i = 0; i < MOST_SYMBOLS; i++) lengths.symbols[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
+    memset(lengths.distances, 5, MOST_DISTANCES);
+    return make_codes(&stream->codes, &lengths);
 }
 
+/* RFC 1951, 3.2.4. */
 static bool copy_stored(Stream *stream) {
-    Place *at = &stream->at;
-    fill_at_end(at);
-    align(at);
-    if (at->end - at->next < 4) return false;
-    unsigned size = at->next[0] | at->next[1] << 8, inverse = at->next[2] | at->next[3] << 8;
-    at->next += 4;
-    if ((size ^ inverse) != 0xFFFF || size > at->end - at->next || size > at->stop - at->out) return false;
-    memcpy(at->out, at->next, size);
-    at->out += size;
-    at->next += size;
+    align(stream);
+    const unsigned size = take(stream, 16), inverse = take(stream, 16);
+    if (stream->state == BROKEN || (size ^ inverse) != 0xFFFF) return false;
+    if (size > bits_left(stream) / 8 || size > stream->stop - stream->out) return false;
+    memcpy(stream->out, stream->packed + stream->at / 8, size);
+    stream->out += size;
+    stream->at += 8 * (size_t)size;
     return true;
 }
 
 /* What follows the last block. */
-static bool ends_well(Place *at) {
-    fill_at_end(at);
-    align(at);
-    if (at->end - at->next != 4 || at->out != at->stop) return false;
-    uint32_t said = (uint32_t)at->next[0] << 24 | at->next[1] << 16 | at->next[2] << 8 | at->next[3];
-    return said == adler32(at->start, (size_t)(at->stop - at->start));
+static bool ends_well(Stream *stream) {
+    align(stream);
+    if (bits_left(stream) != 32 || stream->out != stream->stop) return false;
+    const uint32_t said = __builtin_bswap32((uint32_t)next_bits(stream));
+    return said == adler32(stream->start, (size_t)(stream->stop - stream->start));
 }
 
 /* To the codes of the next block that has any, or to the end. */
 static void read_headers(Stream *stream) {
     while (stream->state == AT_HEADER) {
         if (stream->last) {
-            stream->state = ends_well(&stream->at) ? ENDED : BROKEN;
+            stream->state = ends_well(stream) ? ENDED : BROKEN;
             return;
         }
         if (!stream->blocks--) {
@@ -130,8 +118,8 @@ static void read_headers(Stream *stream) {
         unsigned kind = take(stream, 2);
         if (stream->state == BROKEN) return;
         bool good = kind == 0   ? copy_stored(stream)
-                    : kind == 1 ? fixed_tables(stream)
-                    : kind == 2 ? read_tables(stream)
+                    : kind == 1 ? fixed_codes(stream)
+                    : kind == 2 ? read_codes(stream)
                                 : false;
         if (!good)
             stream->state = BROKEN;

@@ -7,69 +7,74 @@
 
 typedef enum { AT_HEADER, IN_CODES, ENDED, BROKEN } State;
 
+/* The tables of symbols and of distances beside each other, so that a bit of an entry leads to the other. */
 typedef struct {
-    uint64_t bits; /* not used yet, the next is the lowest; at least `count` of them are there */
-    unsigned count;
-    const uint8_t *next, *end;
-    uint8_t *start, *out, *stop;
-} Place;
+    uint32_t symbols[1 << DEPTH], distances[1 << DEPTH];
+    uint32_t long_symbols[FOLLOWING_ENTRIES(MOST_SYMBOLS)], long_distances[FOLLOWING_ENTRIES(MOST_DISTANCES)];
+} Codes;
+_Static_assert(offsetof(Codes, distances) == THEN_DISTANCE, "the bit is the way to the other table");
 
 typedef struct {
-    Place at;
+    const uint8_t *packed;
+    size_t size, at; /* bytes, and the next bit */
+    uint8_t *start, *out, *stop;
     State state;
     bool last;     /* block */
+    bool unusual;  /* code comes next */
     size_t blocks; /* that there may still be */
-    bool paused;   /* before what no step can do */
-    SymbolTable symbols;
-    DistanceTable distances;
+    Codes codes;
 } Stream;
 
-static inline unsigned low(const Place *at, unsigned bits) { return at->bits & ((1u << bits) - 1); }
+static inline size_t bits_left(const Stream *stream) { return 8 * stream->size - stream->at; }
 
-static inline void skip(Place *at, unsigned bits) {
-    at->bits >>= bits;
-    at->count -= bits;
+static inline uint64_t lowest(uint64_t bits, unsigned number) { return bits & ((1ull << number) - 1); }
+
+/* The number that the extra bits of an entry are, at the place where its code begins. */
+static inline unsigned extra_of(uint32_t entry, uint64_t bits) {
+    return (unsigned)(lowest(bits, ALL_BITS(entry)) >> CODE_BITS(entry));
 }
 
-/* At least 56 bits; where eight bytes can be read. */
-static inline void fill(Place *at) {
-    uint64_t following;
-    memcpy(&following, at->next, 8);
-    at->bits |= following << at->count;
-    at->next += (63 - at->count) >> 3;
-    at->count |= 56;
+/* The bits from `at` on, 57 at least; eight bytes are read. */
+static inline uint64_t bits_at(const uint8_t *packed, size_t at) {
+    uint64_t bits;
+    memcpy(&bits, packed + (at >> 3), 8);
+    return bits >> (at & 7);
 }
 
-/* As many bits as there still are. */
-static inline void fill_at_end(Place *at) {
-    while (at->count < 56 && at->next < at->end) {
-        at->bits |= (uint64_t)*at->next++ << at->count;
-        at->count += 8;
+/* The next bits, zeros behind the last one. */
+static inline uint64_t next_bits(const Stream *stream) {
+    const size_t byte = stream->at >> 3, left = stream->size - byte;
+    if (left >= 8) return bits_at(stream->packed, stream->at);
+    uint64_t bits = 0;
+    for (size_t i = 0; i < left; i++) bits |= (uint64_t)stream->packed[byte + i] << 8 * i;
+    return bits >> (stream->at & 7);
+}
+
+/* False, and the stream is broken, where there are too few. */
+static inline bool skip(Stream *stream, unsigned bits) {
+    if (bits > bits_left(stream)) {
+        stream->state = BROKEN;
+        return false;
     }
+    stream->at += bits;
+    return true;
 }
 
 /* The next bits, as a number; 0, and the stream is broken, where there are too few. */
 static unsigned take(Stream *stream, unsigned bits) {
-    Place *at = &stream->at;
-    fill_at_end(at);
-    if (at->count < bits) {
-        stream->state = BROKEN;
-        return 0;
-    }
-    unsigned number = low(at, bits);
-    skip(at, bits);
-    return number;
+    const uint64_t following = next_bits(stream);
+    return skip(stream, bits) ? (unsigned)lowest(following, bits) : 0;
 }
 
-/* Back to the first byte of which no bit was used. */
-static void align(Place *at) {
-    at->next -= at->count >> 3;
-    at->bits = at->count = 0;
-}
+/* To the next byte of which no bit was used. */
+static void align(Stream *stream) { stream->at = (stream->at + 7) & ~(size_t)7; }
 
-static inline uint32_t look_up(const uint32_t *table, unsigned depth, uint64_t bits) {
-    uint32_t entry = table[bits & ((1u << depth) - 1)];
-    if ((entry & (LITERAL | EXCEPTION | FOLLOWING)) == (EXCEPTION | FOLLOWING))
-        entry = table[VALUE(entry) + (bits >> depth & ((1u << (LONGEST_CODE - depth)) - 1))];
+/* The entry of the next code, whatever it is. */
+static inline uint32_t look_up(const uint32_t *table, const uint32_t *following, const uint32_t *meanings,
+                               uint64_t bits) {
+    uint32_t entry = table[lowest(bits, DEPTH)];
+    if (!(entry & EXCEPTION)) return entry;
+    if (entry & FOLLOWING) return following[VALUE(entry) + lowest(bits >> DEPTH, LONGEST_CODE - DEPTH)];
+    if (entry & LONG) return meanings[VALUE(entry) >> 4] + (VALUE(entry) & 15);
     return entry;
 }

@@ -33,7 +33,7 @@ static bool place_lzw(const Layout *is, const Blocks *in, int blocks, uint8_t *u
 static bool place_deflated(const Layout *is, const Blocks *in, int blocks, uint8_t *unpacked,
                            uint8_t *bands) {
     Stream streams[LANES];
-    const size_t most = block_bytes(is, 0);
+    const size_t most = block_bytes(is, 0) + BEHIND_OUTPUT;
     for (int first = 0, lanes; first < blocks; first += lanes) {
         int rounds = (blocks - first + LANES - 1) / LANES; /* all of about as many streams */
         lanes = (blocks - first + rounds - 1) / rounds;
@@ -56,7 +56,8 @@ EXPORTED int landmoe_pixels(const uint8_t *file, size_t size, int compression, c
     for (int i = 0; i < blocks; i++)
         if (offsets[i] < 8 || offsets[i] > size || sizes[i] > size - offsets[i]) return 0;
     if (compression == NO_COMPRESSION) return place_stored(is, &in, blocks, bands);
-    uint8_t *room = malloc(BEFORE_OUTPUT + block_bytes(is, 0) * (compression == DEFLATE ? LANES : 1));
+    uint8_t *room =
+        malloc(BEFORE_OUTPUT + (block_bytes(is, 0) + BEHIND_OUTPUT) * (compression == DEFLATE ? LANES : 1));
     if (!room) return 0;
     uint8_t *unpacked = room + BEFORE_OUTPUT;
     bool good = compression == DEFLATE ? place_deflated(is, &in, blocks, unpacked, bands)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import random
 import sys
+import zlib
 from pathlib import Path
 
 from service.rasters import native_pixels
+from service.rasters.plain_tiff import DEFLATE
 from tests.service.rasters.streams import PACKERS, damaged, some_bytes, some_layout, strips
+from tests.service.rasters.written_deflate import Token, Writer, plain, with_codes_of_all_lengths
 
 if __name__ == "__main__":
     native_pixels.LIBRARY = Path(sys.argv[1])
@@ -26,6 +29,23 @@ if __name__ == "__main__":
         pixels = native_pixels.read(content, tiff)
         good += pixels is not None and pixels.tobytes() == b"".join(data)
     assert good >= 150
+    for _ in range(50):
+        stream, whole = with_codes_of_all_lengths(rng)
+        content, tiff = strips([stream, stream], [len(whole)] * 2, DEFLATE)
+        pixels = native_pixels.read(content, tiff)
+        assert pixels is not None
+        assert pixels.tobytes() == whole * 2
+        native_pixels.read(*strips([damaged(rng, stream), stream], [len(whole)] * 2, DEFLATE))
+    before = rng.randbytes(2000)
+    for number in range(1, 60):  # a match in the last bits before the end of the file
+        writer = Writer()
+        tokens: list[Token] = [*[97] * number, (3, 1), (3, 1)]
+        writer.dynamic(tokens, {256: 1, 257: 2, 97: 3, 98: 3}, {0: 1}, last=True)
+        whole = plain(tokens)
+        streams = [zlib.compress(before), writer.stream(whole)]
+        pixels = native_pixels.read(*strips(streams, [len(before), len(whole)], DEFLATE))
+        assert pixels is not None
+        assert pixels.tobytes() == before + whole
     for _ in range(200):
         assert native_pixels.read(*some_layout(rng)) is not None
     print("600 times streams were read,", good, "as they were")

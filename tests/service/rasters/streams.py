@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 
+from service.rasters import native_pixels
 from service.rasters.plain_tiff import DEFLATE, HORIZONTAL, LZW, NONE, PlainTiff
 
 _DTYPES = ("u1", "u2", "u2", "u2", "i4", "f8")
@@ -99,6 +100,23 @@ def strips(streams: Sequence[bytes], sizes: Sequence[int], compression: int) -> 
         *(tuple(offsets), lengths, None, None, ("<", None, None, None), None, None, None),
     )
     return content, tiff
+
+
+def unpacked(streams: list[bytes], sizes: list[int], compression: int) -> bytes | None:
+    """What the library makes of streams side by side."""
+    content, tiff = strips(streams, sizes, compression)
+    pixels = native_pixels.read(content, tiff)
+    return None if pixels is None else pixels.tobytes()
+
+
+def inflated(stream: bytes, size: int) -> bytes | None:
+    """What zlib makes of a stream that is whole and has the size."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(stream, size + 1)
+    except zlib.error:
+        return None
+    return data if len(data) == size and unpacker.eof and not unpacker.unused_data else None
 
 
 def some_layout(rng: random.Random) -> tuple[bytes, PlainTiff]:

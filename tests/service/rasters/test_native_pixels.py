@@ -13,27 +13,21 @@ from hypothesis import strategies as st
 
 from service.rasters import native_pixels, plain_pixels
 from service.rasters.plain_tiff import DEFLATE, LZW, NONE
-from tests.service.rasters.streams import PACKERS, damaged, deflated, lzw, some_bytes, some_layout, strips
+from tests.service.rasters.streams import (
+    PACKERS,
+    damaged,
+    deflated,
+    inflated,
+    lzw,
+    some_bytes,
+    some_layout,
+    strips,
+    unpacked,
+)
 
 pytestmark = pytest.mark.skipif(
     native_pixels._library(native_pixels.LIBRARY) is None, reason="installed without a C compiler"
 )
-
-
-def unpacked(streams: list[bytes], sizes: list[int], compression: int) -> bytes | None:
-    content, tiff = strips(streams, sizes, compression)
-    pixels = native_pixels.read(content, tiff)
-    return None if pixels is None else pixels.tobytes()
-
-
-def inflated(stream: bytes, size: int) -> bytes | None:
-    """What zlib makes of a stream that is whole and has the size."""
-    unpacker = zlib.decompressobj()
-    try:
-        data = unpacker.decompress(stream, size + 1)
-    except zlib.error:
-        return None
-    return data if len(data) == size and unpacker.eof and not unpacker.unused_data else None
 
 
 @settings(max_examples=300, deadline=None)
