@@ -38,7 +38,7 @@ def to_dataframe(items: Sequence[Result | Failure]) -> pandas.DataFrame:
     columns: dict[str, Any] = {
         "id": [item.id for item in items],
         "index": [item.index for item in items],
-        "source": [None if isinstance(item, Failure) else item.source for item in items],
+        "source": _texts([None if isinstance(item, Failure) else item.source for item in items]),
         # A date without an hour is its midnight.
         "datetime": pandas.to_datetime(
             [f.get("datetime") for f in fields], utc=True, format="ISO8601"
@@ -50,13 +50,20 @@ def to_dataframe(items: Sequence[Result | Failure]) -> pandas.DataFrame:
     columns["warnings"] = [
         [] if isinstance(item, Failure) else [warning["code"] for warning in item.warnings] for item in items
     ]
-    columns["error"] = [_reason(item.error) if isinstance(item, Failure) else None for item in items]
+    columns["error"] = _texts([_reason(item.error) if isinstance(item, Failure) else None for item in items])
     known = pandas.DataFrame(columns)
     if any(isinstance(item, Classification) for item in items):
         return pandas.concat([known, pandas.DataFrame(_predictions(items, known.columns))], axis=1)
     values = _values(items)
     names = [f"embedding_{i}" for i in range(values.shape[1])]
     return pandas.concat([known, pandas.DataFrame(values, columns=names)], axis=1)
+
+
+def _texts(values: list[str | None]) -> Any:
+    """A column that has None where there is no text: of its own accord, pandas 3 would make NaN of it."""
+    import pandas
+
+    return pandas.Series(values, dtype="object")
 
 
 def _values(items: Sequence[Result | Failure]) -> NDArray[np.float32]:
@@ -81,7 +88,7 @@ def _predictions(items: Sequence[Result | Failure], others: Sequence[str]) -> di
     found = [item if isinstance(item, Classification) else None for item in items]
     first = [item.predictions[0] if item is not None else None for item in found]
     columns: dict[str, Any] = {
-        "label": [None if one is None else one.label for one in first],
+        "label": _texts([None if one is None else one.label for one in first]),
         "probability": [np.nan if one is None else one.probability for one in first],
         "selected": [[] if item is None else item.selected for item in found],
     }
