@@ -159,6 +159,9 @@ def _write(raster: OpenRaster, path: Path, product: str, *, qa_pixel: bool) -> N
     ) as dataset:
         for band, name in enumerate(names, start=1):
             dataset.set_band_description(band, name)
+        # What the values are is told by these where they are no DN. QA_PIXEL is flags.
+        dataset.scales = header.scales + (1.0,) * qa_pixel
+        dataset.offsets = header.offsets + (0.0,) * qa_pixel
         tags = {"LANDSAT_PRODUCT_ID": product}
         if (acquired := raster.acquired) is not None:
             # datetime_source=tag reads the first; the second has the fractions of the second and the zone.

@@ -177,6 +177,21 @@ def test_a_stack_may_have_the_flags(client: TestClient, tmp_path: Path) -> None:
                 assert item[name] == expected[name], name
 
 
+def test_a_stack_keeps_what_values_mean(client: TestClient, tmp_path: Path) -> None:
+    # Reflectance times 40,000: as large as DN, which it would be taken for without its tags.
+    pixels = (dn_pixels() * 2.75e-5 - 0.2) * 40_000
+    files = deliveries.parts(pixels.astype(np.uint16), flags=flags(), scales=[2.5e-5], offsets=[0.05])
+    folder = deliveries.write(tmp_path / "product", files)
+    [expected] = client.post("/embed", files=files).json()["data"]
+    for options in ([], ["--qa-pixel"]):
+        path = tmp_path / "scene.tif"
+        result = CliRunner().invoke(cli, ["stack", str(folder), "-o", str(path), *options])
+        assert result.exit_code == 0, result.output
+        [item] = client.post("/embed", files={"tile": path.read_bytes()}).json()["data"]
+        assert item["units"] == expected["units"] == "scale_offset"
+        assert item["embedding"] == expected["embedding"]
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [({"flags": None}, "no file named …_QA_PIXEL.TIF"), ({"pixels": dn_pixels().astype(np.int16)}, "int16")],
