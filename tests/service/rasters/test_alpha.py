@@ -98,6 +98,7 @@ def test_all_of_it_hidden_is_empty(client: TestClient) -> None:
     response = send(client, with_alpha(opaque=0))
     assert response.status_code == 422
     assert response.json()["type"].endswith("empty-tile")
+    assert "an alpha band" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("fit", ["crop", "grid"])
