@@ -43,6 +43,11 @@ def _tiles(given: Any) -> list[Tile]:
         and Path(given).suffix.lower() in stac.SUFFIXES
     ):
         return stac.read(Path(given))
+    if isinstance(given, Mapping) and not given:
+        raise UnusableTileError(
+            "a tile is an empty mapping; expected a STAC Item, or paths or URLs by "
+            f"{', '.join(DELIVERY_PARTS)}"
+        )
     if isinstance(given, Mapping) and (
         unknown := [
             k for k, v in given.items() if k not in DELIVERY_PARTS or not isinstance(v, str | PathLike)

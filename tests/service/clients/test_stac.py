@@ -165,6 +165,8 @@ def test_a_mapping_that_is_no_delivery() -> None:
     for given in ({"SR_B1": None}, {"blue": "a.tif"}):
         with pytest.raises(UnusableTileError, match="a tile is a mapping with"):
             as_tiles(given)
+    with pytest.raises(UnusableTileError, match="a tile is an empty mapping"):
+        as_tiles({})
 
 
 def test_a_client_takes_items(host: FileHost) -> None:
