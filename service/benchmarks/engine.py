@@ -14,7 +14,7 @@ from typing import Any
 from model.flops import flops_per_tile
 from model.measurement import Figures, Measure, Of, Record, Round, interleave, of
 from service.batching import cpu
-from service.benchmarks import contenders, gemm_peak
+from service.benchmarks import contenders, gemm_peak, matrix_products
 from service.benchmarks.contenders import Embed
 from service.engine import Engine
 from service.settings import Settings
@@ -82,6 +82,7 @@ def run(
         matrix = None
         if engines["exact"].provider == "cpu":
             matrix = stack.enter_context(gemm_peak.MatrixRate(threads))
+            absent |= matrix_products.missing()
             measurements[GEMM] = _all_of(matrix)
         for size in batches:
             for name, embed in embeds.items():

@@ -33,3 +33,10 @@ def test_without_other_libraries_numpy_multiplies(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert {kind for kind, _, _ in matrix_products.every(1)} == {"fp32"}
     assert len(matrix_products.every(1)) == len(matrix_products.SHAPES)
+    assert list(matrix_products.missing().values()) == [
+        "onnx is not installed; the fp32 rate is NumPy's, half of it on some CPUs"
+    ]
+
+
+def test_nothing_is_missing_where_all_is_installed() -> None:
+    assert matrix_products.missing() == {}
