@@ -17,7 +17,7 @@ NONE: Literal["none"] = "none"
 
 def _read(given: Any, validate: ValidatorFunctionWrapHandler) -> float | Literal["none"]:
     try:
-        value: float | Literal["none"] = validate(given)
+        value: float | Literal["none"] = validate(given.strip() if isinstance(given, str) else given)
     except ValidationError as error:  # one message, not one for each kind of value
         raise PydanticCustomError("nodata", "expected a number, or 'none'") from error
     # NaN and what is infinite are missing in every file: there is nothing more to say.

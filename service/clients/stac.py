@@ -78,7 +78,8 @@ def _tile(item: Any, path: Path | None) -> Tile:
     if not isinstance(item, Mapping) or item.get("type") != "Feature" or not _has_assets(item):
         kind = item.get("type") if isinstance(item, Mapping) else item
         raise UnusableTileError(f"{str(kind)[:100]!r} came; expected a STAC Item: a Feature with assets")
-    name = unicode(str(item.get("id", "without id"))[:100])
+    said = item.get("id")
+    name = "without id" if said is None else unicode(str(said)[:100])
     assets = {str(key).lower(): asset for key, asset in item["assets"].items()}
     missing = [key for key, part in _ASSETS.items() if part != QA_PART and key not in assets]
     if missing:
@@ -92,8 +93,8 @@ def _tile(item: Any, path: Path | None) -> Tile:
         for key, part in _ASSETS.items()
         if key in assets
     }
-    said = item.get("properties")
-    taken = said.get("datetime") if isinstance(said, Mapping) else None
+    properties = item.get("properties")
+    taken = properties.get("datetime") if isinstance(properties, Mapping) else None
     if taken is None:  # else MTL says the same
         for key in _MTL_ASSETS:
             if key in assets:

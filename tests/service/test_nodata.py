@@ -60,7 +60,7 @@ def test_a_value_that_is_said_is_as_one_that_is_declared(
     assert said["warnings"] == declared["warnings"]
 
 
-@pytest.mark.parametrize("none", ["none", "nan", "-inf"])
+@pytest.mark.parametrize("none", ["none", " none ", "nan", "-inf"])
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 def test_what_a_file_declares_can_be_disregarded(client: TestClient, none: str, fit: str) -> None:
     data = geotiff(nodata=float(dn_pixels()[0, 20, 20]))

@@ -84,9 +84,9 @@ def test_relative_places_refer_to_the_items_own(tmp_path: Path) -> None:
 
 
 def test_a_collection_has_a_tile_for_each_item() -> None:
-    items = [item("https://example.org/a/"), item("https://example.org/b/", id="b")]
+    items = [item("https://example.org/a/", **changes) for changes in ({}, {"id": "b"}, {"id": None})]
     collection = {"type": "FeatureCollection", "features": items}
-    assert [tile.id for tile in stac.tiles(collection)] == [deliveries.PRODUCT, "b"]
+    assert [tile.id for tile in stac.tiles(collection)] == [deliveries.PRODUCT, "b", "without id"]
 
 
 @pytest.mark.parametrize(
