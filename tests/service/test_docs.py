@@ -20,6 +20,10 @@ from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
 WAIT_S = 60
+FILE = "input[type=file]"
+DATETIME = "tr[data-property-name='datetime'] input[type=text]"
+POOLING = "tr[data-property-name='pooling'] select"
+FIELDS = (FILE, DATETIME, POOLING)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +54,12 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def operation(browser: webdriver.Chrome, server: ServerProcess) -> WebElement:
-    """The opened block of POST /embed."""
+    """The opened block of POST /embed, with the fields of its form: the page draws them after the button."""
     browser.get(f"{server.url}/docs")
     block = _find(browser, "#operations-embeddings-embed")
     block.find_element(By.CSS_SELECTOR, ".opblock-summary").click()
-    _find(browser, "#operations-embeddings-embed .execute")
+    for selector in (".execute", *FIELDS):
+        _find(browser, f"#operations-embeddings-embed {selector}")
     return block
 
 
@@ -67,10 +72,8 @@ def test_try_it_out_embeds_a_file(browser: webdriver.Chrome, operation: WebEleme
 
 
 def test_try_it_out_with_fields(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
-    row = operation.find_element(By.XPATH, ".//tr[@data-property-name='datetime']")
-    row.find_element(By.CSS_SELECTOR, "input[type=text]").send_keys("2020-08-02T18:31:00Z")
-    pooling = operation.find_element(By.XPATH, ".//tr[@data-property-name='pooling']//select")
-    Select(pooling).select_by_visible_text("cls")
+    operation.find_element(By.CSS_SELECTOR, DATETIME).send_keys("2020-08-02T18:31:00Z")
+    Select(operation.find_element(By.CSS_SELECTOR, POOLING)).select_by_visible_text("cls")
     answer = _execute(browser, operation, tmp_path)
     assert answer["pooling"] == "cls"
     assert answer["data"][0]["datetime"] == "2020-08-02T18:31:00Z"
@@ -104,11 +107,11 @@ def test_the_page_needs_no_other_host_and_has_no_errors(
 def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path) -> dict:
     file = folder / "tile.tif"
     file.write_bytes(geotiff())
-    operation.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(file))
+    _find(browser, f"#operations-embeddings-embed {FILE}").send_keys(str(file))
     operation.find_element(By.CSS_SELECTOR, ".execute").click()
-    live = _find(browser, ".live-responses-table .response")
-    status = live.find_element(By.CSS_SELECTOR, ".response-col_status").text
-    body = browser.execute_script("return arguments[0].querySelector('.highlight-code').textContent", live)
+    code = _find(browser, ".live-responses-table .response .highlight-code")
+    status = _find(browser, ".live-responses-table .response .response-col_status").text
+    body = browser.execute_script("return arguments[0].textContent", code)
     assert status.startswith("200"), body
     return json.loads(body[body.index("{") : body.rindex("}") + 1])
 
