@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -140,5 +142,25 @@ def exposition() -> bytes:
     if MULTIPROCESS_DIR not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    _Workers(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
     return generate_latest(registry)
+
+
+class _Workers(MultiProcessCollector):
+    """Metrics of all workers, of one that has just begun as well.
+
+    A file is empty from its making to its first length, and for ever if its worker dies between them.
+    prometheus_client fails on such a file.
+    """
+
+    def collect(self) -> list[Metric]:
+        files = [str(file) for file in Path(os.environ[MULTIPROCESS_DIR]).glob("*.db") if _size(file)]
+        merged: list[Metric] = list(self.merge(files))  # type: ignore[no-untyped-call]  # untyped there
+        return merged
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # of a worker that has just ended
+        return 0
