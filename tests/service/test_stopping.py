@@ -114,5 +114,5 @@ def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind
         assert again.answered == again.sent > 0
         orphans = workers()
         server.process.kill()
-        _, alive = psutil.wait_procs(orphans, timeout=10)
+        _, alive = psutil.wait_procs(orphans, timeout=60)
         assert not alive

@@ -32,13 +32,13 @@ def live_or_die(folder: Path, _listener: socket.socket) -> None:
 
 def supervise(folder: str) -> None:
     """Two of them, in a process of their own."""
-    supervisor._SOON_S = 5.0
+    supervisor._SOON_S = 60.0  # also where other work makes a start slow
     with socket.create_server(("127.0.0.1", 0)) as listener:
         Supervisor(partial(live_or_die, Path(folder)), 2, listener, grace_s=0).run()
 
 
 def wait_for(folder: Path, pattern: str, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < deadline, pattern
         time.sleep(0.02)
@@ -55,9 +55,8 @@ def test_one_that_keeps_dying_does_not_keep_another_from_being_replaced(tmp_path
             living = tmp_path / "living"
             victim = int(living.read_text())
             living.unlink()
-            start = time.monotonic()
             os.kill(victim, signal.SIGKILL)
             wait_for(tmp_path, "living", 1)
-            assert time.monotonic() - start < 6
+            assert len(list(tmp_path.glob("died-*"))) == 5  # it did not wait for that one's turn
         finally:
             process.terminate()
