@@ -110,13 +110,18 @@ def test_flags_have_no_such_value(client: TestClient) -> None:
     assert response.json()["data"][0]["cloud_fraction"] == 1
 
 
-@pytest.mark.parametrize("nodata", ["-9999", "0.5", "65536"])
+@pytest.mark.parametrize("nodata", ["-9999", "0.5", "65536", "nan", "-inf"])
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 def test_a_value_that_cannot_be_is_told(client: TestClient, nodata: str, fit: str) -> None:
     [warning] = embed(client, geotiff(), nodata=nodata, fit=fit)["warnings"]
     assert warning["code"] == "unused-parameter"
     assert f"nodata is {nodata}, " in warning["message"]
     assert "uint16" in warning["message"]
+
+
+@pytest.mark.parametrize("nodata", ["nan", "inf", "-9999", "none"])
+def test_a_value_that_can_be_is_not(client: TestClient, nodata: str) -> None:
+    assert embed(client, geotiff(REFLECTANCE), nodata=nodata, units="reflectance")["warnings"] == []
 
 
 @pytest.mark.parametrize("nodata", ["nothing", "1,2", "0x10"])
