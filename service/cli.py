@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -86,12 +87,19 @@ def info(
 
 @app.command("sample-tile")
 def sample_tile(
-    output: Annotated[Path, typer.Option("-o", "--output", help="the GeoTIFF to write")] = Path("tile.tif"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="the GeoTIFF to write; - is standard output")
+    ] = Path("tile.tif"),
     seed: Annotated[int, typer.Option(min=0, help="another seed, another landscape")] = 0,
 ) -> None:
     """Write a small synthetic georeferenced tile to try the service with."""
     from service import sample
 
+    if str(output) == "-":
+        if sys.stdout.isatty():
+            _fail("a GeoTIFF is nothing to read on a terminal; expected -o FILE")
+        typer.echo(sample.make(seed), nl=False)
+        return
     try:
         output.write_bytes(sample.make(seed))
     except OSError as error:
@@ -120,6 +128,8 @@ def stack(
     """Make one georeferenced GeoTIFF of the seven bands of a Landsat product, which has one file per band."""
     from service.rasters import delivery
 
+    if str(output) == "-":  # of other commands standard output; a GeoTIFF is not written from front to back
+        _fail("a stack cannot be written to standard output; expected -o FILE")
     try:
         acquired = delivery.stack(folder, output, qa_pixel=qa_pixel)
     except delivery.STACK_ERRORS as error:
@@ -129,7 +139,7 @@ def stack(
     typer.echo(f"Wrote {output}: {bands}; {when}")
 
 
-def _fail(error: Exception) -> NoReturn:
+def _fail(error: Exception | str) -> NoReturn:
     typer.echo(f"landmoe: {error}", err=True)
     raise typer.Exit(1)
 

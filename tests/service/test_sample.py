@@ -43,6 +43,14 @@ def test_the_command(tmp_path):
     assert f"curl -F 'tile=@{target}' -F datetime=" in result.output
 
 
+def test_the_command_in_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["sample-tile", "-o", "-"])
+    assert result.exit_code == 0
+    assert result.stdout_bytes == sample.make()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_where_it_cannot_write(tmp_path):
     result = CliRunner().invoke(app, ["sample-tile", "-o", str(tmp_path / "no" / "tile.tif")])
     assert result.exit_code == 1

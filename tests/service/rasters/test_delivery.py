@@ -204,6 +204,15 @@ def test_flags_that_cannot_be_in_a_stack(tmp_path: Path, changed: dict[str, Any]
     assert [file.name for file in tmp_path.iterdir()] == ["product"]
 
 
+def test_a_stack_is_no_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = deliveries.write(tmp_path / "product", deliveries.parts())
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["stack", str(folder), "-o", "-"])
+    assert result.exit_code == 1
+    assert "expected -o FILE" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["product"]
+
+
 def test_folders_that_are_no_delivery(tmp_path: Path) -> None:
     assert not delivery.is_delivery(tmp_path)
     with pytest.raises(delivery.DeliveryError, match="no file named"):
