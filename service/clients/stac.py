@@ -1,8 +1,8 @@
 """STAC Items of Landsat Collection 2, Level 2 → tiles whose files lie where the Items' assets say.
 
 SpatioTemporal Asset Catalog 1.0 and 1.1. Names of assets are those of USGS, Planetary Computer and Earth
-Search, which agree but for case. An Item may come from anybody: files of this machine are taken for it only
-if they lie below the folder of the Item's own file.
+Search, which agree but for case. An Item may come from anybody, and so may links in an archive with it: files
+of this machine are taken for it only if they lie below the folder of the Item's own file.
 """
 
 from __future__ import annotations
@@ -126,15 +126,19 @@ def _place(asset: Any, base: Path | str, what: str) -> str | Path:
                 return place
         if is_link(href):
             return href
-    local = "the Item as the path of its file" if isinstance(base, str) else "a path below its folder"
+    below = "a path below its folder, which no link there leads out of"
+    local = "the Item as the path of its file" if isinstance(base, str) else below
     shown = None if href is None else without_query(str(href))[:100]
     raise UnusableTileError(f"STAC Item {what}: the file is at {shown!r}; expected https, or {local}")
 
 
 def _below(folder: Path, href: str) -> Path | None:
-    """A path if it leads to below the folder."""
+    """A path if it leads to below the folder, by its words and by the links on its way."""
     parts = urlsplit(href)
     if parts.scheme not in ("", "file"):
         return None
     place = Path(os.path.normpath(folder / (unquote(parts.path) if parts.scheme else href)))
-    return place if place.is_relative_to(folder) else None
+    inside = place.is_relative_to(folder) and Path(os.path.realpath(place)).is_relative_to(
+        os.path.realpath(folder)
+    )
+    return place if inside else None

@@ -140,6 +140,30 @@ def test_an_items_file_names_no_files_elsewhere_on_the_machine(href: str, tmp_pa
         as_tiles(path)
 
 
+@pytest.mark.parametrize("href", ["red.tif", "bands/red.tif"])
+def test_links_beside_an_item_lead_to_no_files_elsewhere(href: str, tmp_path: Path) -> None:
+    outside, folder = tmp_path / "secrets", tmp_path / "items"
+    outside.mkdir()
+    folder.mkdir()
+    (outside / "red.tif").write_bytes(b"secret")
+    (folder / "red.tif").symlink_to("../secrets/red.tif")
+    (folder / "bands").symlink_to(outside)
+    (path := folder / "item.json").write_text(json.dumps(with_red({"href": href})))
+    with pytest.raises(UnusableTileError, match="which no link there leads out of"):
+        as_tiles(path)
+
+
+def test_links_beside_an_item_may_lead_to_files_below(tmp_path: Path) -> None:
+    (folder := tmp_path / "items").mkdir()
+    (folder / "B4.tif").write_bytes(b"red")
+    (folder / "red.tif").symlink_to("B4.tif")
+    (folder / "item.json").write_text(json.dumps(with_red({"href": "red.tif"})))
+    (tmp_path / "here").symlink_to(folder)  # the user's own
+    [tile] = as_tiles(tmp_path / "here" / "item.json")
+    assert isinstance(tile.data, dict)
+    assert Path(tile.data["SR_B4"]).read_bytes() == b"red"
+
+
 @pytest.mark.parametrize("href", ["bands/red.tif", "./a/../bands/red.tif", "{folder}/bands/red.tif"])
 def test_an_items_file_names_files_below_its_folder(href: str, tmp_path: Path) -> None:
     path = tmp_path / "item.json"
