@@ -215,6 +215,14 @@ def where(parameters: TileParameters, raster: geotiff.Header, warnings: list[Til
                     "CRS and a transform, as gdalwarp gives it",
                 )
             )
+        elif raster.place is not None:
+            warnings.append(
+                TileWarning(
+                    "unresolved-georeferencing",
+                    "the file's CRS and transform lead to no place on the ground; expected a geographic or "
+                    "projected CRS, and pixels within its reach",
+                )
+            )
         elif source == "file":
             warnings.append(TileWarning("missing-georeferencing", "the file does not say where it is"))
     return Place(None, None, "missing")

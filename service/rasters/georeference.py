@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyproj import CRS, Geod, Transformer
-from pyproj.exceptions import ProjError
+from pyproj.exceptions import CRSError, ProjError
 
 Affine = tuple[float, float, float, float, float, float]
 PixelWindow = tuple[int, int, int, int]  # row_off, col_off, height, width
 
 _WGS84 = "EPSG:4326"
 _GEOD = Geod(ellps="WGS84")
+_ANTIMERIDIAN = 180.0
+_WIDE = 20.0  # degrees of longitude from the centre: beyond, the ends of an edge do not tell its way
+_STEPS = 16  # of such an edge
 _LEAST_WIDTH = 1e-9  # degrees, a tenth of a millimetre: more than rounding leaves
 _MAX_CACHED = (
     64  # transformers a thread keeps: all UTM zones in use at once, but not what an attacker invents
@@ -62,23 +65,30 @@ class Georeference:
     def footprint(self, window: PixelWindow) -> dict[str, Any] | None:
         """GeoJSON (RFC 7946) of the window's four corners: longitude before latitude, counterclockwise.
 
-        A Polygon, or a MultiPolygon of two where the window lies across the antimeridian.
+        A Polygon, or a MultiPolygon of two where the window lies across the antimeridian. A window that is
+        wide, or near a pole, has points along its edges, too. None where it has a pole in it, or goes around
+        the globe more than once.
         """
         row, col, height, width = window
         # Lower left, lower right, upper right, upper left.
         right, low = col + width, row + height
-        ring = self._to_wgs84([(col, low), (right, low), (right, row), (col, row)])
-        if ring is None:
+        corners = [(col, low), (right, low), (right, row), (col, row)]
+        found = self._to_wgs84([*corners, (col + width / 2, row + height / 2)])
+        if found is None:
             return None
-        lons = [lon for lon, _ in ring]
-        if max(lons) - min(lons) <= 180:
-            return {"type": "Polygon", "coordinates": [_closed(ring)]}
-        east = [(lon + 360 if lon < 0 else lon, lat) for lon, lat in ring]  # continuous, around 180
-        beyond = [(lon - 360, lat) for lon, lat in _clip(east, 180, keep_below=False)]
-        parts = [part for part in (_clip(east, 180, keep_below=True), beyond) if _has_width(part)]
-        if len(parts) == 1:  # it only touches the antimeridian, as one with a corner at a pole may
-            return {"type": "Polygon", "coordinates": [_closed(parts[0])]}
-        return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]} if parts else None
+        ring: list[tuple[float, float]] | None = found[:4]
+        if any(_WIDE <= abs(lon - found[4][0]) <= 360 - _WIDE for lon, _ in found[:4]):
+            ring = self._to_wgs84(_along(corners))
+        if ring is None or (ring := _continuous(ring)) is None:
+            return None
+        lons, lats = [lon for lon, _ in ring], [lat for _, lat in ring]
+        if max(lons) - min(lons) > 360 - _LEAST_WIDTH and self.transform[1] == self.transform[3] == 0:
+            # All around: where it begins there is no side.
+            south, north = min(lats), max(lats)
+            ring = [(-180.0, south), (180.0, south), (180.0, north), (-180.0, north)]
+        elif max(lons) > _ANTIMERIDIAN:
+            return _cut(ring)
+        return {"type": "Polygon", "coordinates": [_closed(ring)]}
 
     def _to_wgs84(self, pixels: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
         """(lon, lat) in [-180, 180] and [-90, 90] of (col, row); None if the CRS does not reach one of them.
@@ -115,15 +125,53 @@ def _transformer(wkt: str) -> Transformer:
     if wkt in known:
         known.move_to_end(wkt)
         return known[wkt]
-    transformer = Transformer.from_crs(CRS.from_wkt(wkt).to_2d(), _WGS84, always_xy=True)
+    crs = CRS.from_wkt(wkt)
+    if crs.is_geocentric:  # a plane of x and y through the Earth: PROJ would take z for 0
+        raise CRSError(f"{crs.name} is geocentric; expected a CRS with a plane of pixels on the ground")
+    transformer = Transformer.from_crs(crs.to_2d(), _WGS84, always_xy=True)
     known[wkt] = transformer
     if len(known) > _MAX_CACHED:
         known.popitem(last=False)
     return transformer
 
 
+def _along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points on the edges of a ring."""
+    return [
+        (x + (next_x - x) * step / _STEPS, y + (next_y - y) * step / _STEPS)
+        for (x, y), (next_x, next_y) in zip(corners, [*corners[1:], corners[0]], strict=True)
+        for step in range(_STEPS)
+    ]
+
+
+def _continuous(ring: list[tuple[float, float]]) -> list[tuple[float, float]] | None:
+    """The ring with longitudes that do not jump, the least in [-180, 180).
+
+    None if it goes around a pole, or around the globe more than once.
+    """
+    turns = [0]
+    for (lon, _), (next_lon, _) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        turns.append(turns[-1] - round((next_lon - lon) / 360))
+    if turns.pop() != 0:
+        return None
+    lons = [lon + 360 * turn for (lon, _), turn in zip(ring, turns, strict=True)]
+    if max(lons) - min(lons) > 360 + _LEAST_WIDTH:
+        return None
+    first = math.floor((min(lons) + _ANTIMERIDIAN) / 360)
+    return [(lon + 360 * (turn - first), lat) for (lon, lat), turn in zip(ring, turns, strict=True)]
+
+
+def _cut(ring: list[tuple[float, float]]) -> dict[str, Any] | None:
+    """A ring across the antimeridian as two."""
+    beyond = [(lon - 360, lat) for lon, lat in _clip(ring, _ANTIMERIDIAN, keep_below=False)]
+    parts = [part for part in (_clip(ring, _ANTIMERIDIAN, keep_below=True), beyond) if _has_width(part)]
+    if len(parts) == 1:  # it only touches the antimeridian
+        return {"type": "Polygon", "coordinates": [_closed(parts[0])]}
+    return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in parts]} if parts else None
+
+
 def _clip(ring: list[tuple[float, float]], meridian: float, *, keep_below: bool) -> list[tuple[float, float]]:
-    """The part of a convex ring on one side of a meridian (Sutherland and Hodgman 1974)."""
+    """The part of a ring on one side of a meridian, which crosses it twice (Sutherland and Hodgman 1974)."""
     kept: list[tuple[float, float]] = []
     for (lon, lat), (next_lon, next_lat) in zip(ring, ring[1:] + ring[:1], strict=True):
         inside, next_inside = (lon <= meridian) == keep_below, (next_lon <= meridian) == keep_below
@@ -132,7 +180,7 @@ def _clip(ring: list[tuple[float, float]], meridian: float, *, keep_below: bool)
         if inside != next_inside:
             share = (meridian - lon) / (next_lon - lon)
             kept.append((meridian, lat + share * (next_lat - lat)))
-    return kept
+    return [here for here, after in zip(kept, kept[1:] + kept[:1], strict=True) if here != after]
 
 
 def _has_width(ring: list[tuple[float, float]]) -> bool:

@@ -216,6 +216,16 @@ def test_file_without_georeferencing_has_no_place(client: TestClient) -> None:
     assert {w["code"] for w in item["warnings"]} == {"missing-georeferencing"}
 
 
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+def test_a_crs_without_places_on_the_ground_is_told(client: TestClient, fit: str) -> None:
+    for _ in range(2):  # by GDAL, then by what was learned of it
+        item = embed(client, geotiff(crs="EPSG:4978"), fit=fit).json()["data"][0]
+        assert [item[key] for key in ("lat", "lon", "footprint")] == [None] * 3
+        assert item["crs"] == "EPSG:4978"
+        assert item["metadata_source"]["location"] == "missing"
+        assert "unresolved-georeferencing" in {w["code"] for w in item["warnings"]}
+
+
 def test_several_tiles_share_a_request_and_fail_alone(client: TestClient) -> None:
     files = [("tile", (f"{n}.tif", data)) for n, data in enumerate([geotiff(), b"nonsense", geotiff()])]
     response = client.post(

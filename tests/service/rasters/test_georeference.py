@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
@@ -130,6 +131,7 @@ def test_a_window_that_ends_at_the_antimeridian_is_one_polygon(west: float, sign
         place("EPSG:32633", 1e30, 1e30),
         place("EPSG:4326", 0.0, 95.0, 3e-4),
         place("EPSG:32633", 5e5, 5e6, 1e300),
+        place("EPSG:4978", 4e6, 5e6),  # x and y through the Earth
         Georeference("nonsense", "NONSENSE[", (30.0, 0.0, 0.0, 0.0, -30.0, 0.0)),
         Georeference("site", 'LOCAL_CS["site",UNIT["metre",1]]', (30.0, 0.0, 0.0, 0.0, -30.0, 0.0)),
     ],
@@ -150,10 +152,57 @@ def test_many_crs_do_not_pile_up():
     assert len(georeference._cache.transformers) == georeference._MAX_CACHED
 
 
-def test_a_corner_at_the_pole() -> None:
-    """The ring's longitudes span more than half the globe, but nothing lies beyond the antimeridian."""
-    polar = Georeference("EPSG:3031", CRS.from_epsg(3031).to_wkt(), (30.0, 0.0, -1.5e-322, 0.0, -30.0, 0.0))
-    footprint = polar.footprint((0, 0, 41, 41))
-    assert footprint is not None
-    assert footprint["type"] == "Polygon"
-    assert len(footprint["coordinates"][0]) >= 4
+@pytest.mark.parametrize(
+    ("crs", "west", "east", "parts"),
+    [
+        ("EPSG:4326", -180, 180, [(-180, 180)]),
+        ("EPSG:4326", -120, 120, [(-120, 120)]),
+        ("EPSG:4326", 0, 360, [(-180, 180)]),
+        ("EPSG:4326", -180.5, 179.5, [(-180, 180)]),
+        ("EPSG:4326", 10, 350, [(10, 180), (-180, -10)]),
+        ("EPSG:4326", -190, 10, [(170, 180), (-180, 10)]),
+        ("EPSG:4230", 10, 350, [(10, 180), (-180, -10)]),  # of which PROJ says -10
+        ("EPSG:3857", -20037508.342, 20037508.342, [(-180, 180)]),
+    ],
+)
+def test_windows_that_are_wide(crs: str, west: float, east: float, parts: list[tuple[float, float]]) -> None:
+    """As wide as they are, and not what is left of the globe."""
+    wkt = CRS.from_user_input(crs).to_wkt()
+    shape = Georeference(crs, wkt, ((east - west) / 40, 0.0, west, 0.0, -1.0, 45.0)).footprint(WHOLE)
+    found = shapely.geometry.shape(shape)
+    assert found.is_valid
+    polygons = [found] if shape["type"] == "Polygon" else list(found.geoms)
+    for polygon, expected in zip(polygons, parts, strict=True):
+        assert polygon.exterior.is_ccw
+        first, south, last, north = polygon.bounds
+        assert (first, last) == pytest.approx(expected, abs=0.01)
+        assert polygon.area == pytest.approx((last - first) * (north - south), rel=1e-4)
+
+
+def test_a_window_near_a_pole_follows_its_edges() -> None:
+    """Beside it, a straight line between two corners would be far from the edge."""
+    polar = place("EPSG:3413", 50, -50)
+    footprint = shapely.geometry.shape(polar.footprint(WHOLE))
+    to_plane = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
+    assert footprint.is_valid
+    for parts in getattr(footprint, "geoms", [footprint]):
+        assert parts.exterior.is_ccw
+    flat = shapely.transform(
+        footprint.segmentize(0.1), lambda found: np.column_stack(to_plane.transform(*found.T))
+    )
+    assert flat.area == pytest.approx(1200**2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        place("EPSG:3031", -600, 600),
+        place("EPSG:3413", -600, 300),
+        place("EPSG:3031", -1.5e-322, 0),  # a corner; longitudes are what rounding makes of them
+        Georeference("EPSG:4326", CRS.from_epsg(4326).to_wkt(), (9.1, 0.0, -182.0, 0.0, -1.0, 50.0)),
+    ],
+    ids=["around a pole", "with a pole", "to a pole", "more than once around"],
+)
+def test_windows_whose_footprint_is_no_polygon(here: Georeference) -> None:
+    assert here.center(WHOLE) is not None
+    assert here.footprint(WHOLE) is None
