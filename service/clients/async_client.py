@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import stamina
 
 from service.clients.answers import Reader, of_classify, of_embed
-from service.clients.errors import RETRIED, ClientError, ProblemError, TransportError, error_of, first_of
+from service.clients.connection import Connection
+from service.clients.errors import ClientError, ProblemError, first_of
 from service.clients.given_tiles import as_tiles
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
-from service.clients.retries import log_retries_aside, wait_s
 from service.clients.tile_requests import TileRequest, requests
 from service.clients.tiles import Tile, as_text
 
@@ -27,8 +23,6 @@ R = TypeVar("R", bound=Result)
 TILES_PER_REQUEST = 32  # one full batch of the engine; more only delays the first answer
 MAX_REQUEST_BYTES = 8_000_000  # the service keeps bodies up to this size in memory
 CONCURRENCY = 4  # requests under way: keeps the engine busy while others are decoded and answered
-_CONNECT_S = 10.0
-_FIRST_CONTACT_S = 15.0  # that a service may take to answer for the first time; a wrong address never does
 
 
 class AsyncClient:
@@ -62,33 +56,21 @@ class AsyncClient:
             raise ValueError(
                 f"concurrency is {concurrency}, tiles_per_request {tiles_per_request}; expected 1 or more"
             )
-        if not url.startswith(("http://", "https://")):
-            raise TransportError(
-                f"{url!r} is no address of a service; expected such as http://127.0.0.1:8000"
-            )
-        log_retries_aside()
-        self._max_wait_s = max_wait_s
         self.concurrency = concurrency
         self._tiles_per_request = tiles_per_request
-        key = {"X-API-Key": api_key} if api_key else {}
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=url,
-                headers={"User-Agent": "landmoe", **(headers or {}), **key},
-                timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
-                limits=httpx.Limits(max_connections=concurrency + 1),
-                transport=transport,
-            )
-        except httpx.InvalidURL as error:
-            raise TransportError(f"{url!r} is no address of a service: {error}") from error
-        except UnicodeEncodeError as error:
-            raise TransportError("a header or the API key has other characters than ASCII") from error
+        self._connection = Connection(
+            url,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            max_wait_s=max_wait_s,
+            concurrency=concurrency,
+            headers=headers or {},
+            transport=transport,
+        )
         self._model: dict[str, Any] | None = None
-        self._began: float | None = None  # until the service has answered for the first time
-        self._reached = False
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        await self._connection.__aenter__()
         return self
 
     async def __aexit__(
@@ -97,7 +79,7 @@ class AsyncClient:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+        await self._connection.__aexit__(kind, error, trace)
 
     async def model(self) -> dict[str, Any]:
         """What is served: GET /model, asked once.
@@ -106,7 +88,7 @@ class AsyncClient:
             ClientError: the service did not answer, or with a problem.
         """
         if self._model is None:
-            self._model = (await self._retried(partial(self._send, "GET", "/model"))).json()
+            self._model = (await self._connection.send("GET", "/model")).json()
         return self._model
 
     async def embed(
@@ -157,12 +139,12 @@ class AsyncClient:
         """
         fields = request.fields({name: as_text(v) for name, v in options.items() if v is not None})
         headers = {"X-Request-ID": request_id} if request_id else {}
-        return await self._retried(partial(self._send, "POST", route, request, fields, headers))
+        return await self._connection.send("POST", route, request, fields, headers)
 
     async def windows(self, request_id: str) -> tuple[int, int] | None:
         """Of a request with scenes that is under way: windows that are done, and all. None if unknown."""
         try:
-            response = await self._http.get("/progress", params={"request_id": request_id})
+            response = await self._connection.get("/progress", request_id=request_id)
             body = response.json() if response.status_code == httpx.codes.OK else {}
             return int(body["done"]), int(body["windows"])
         except (httpx.HTTPError, LookupError, TypeError, ValueError):
@@ -234,42 +216,3 @@ class AsyncClient:
             if keep_going:
                 return [Failure(index, tile_id, error) for index, tile_id in tiles]
             raise
-
-    async def _send(
-        self,
-        method: str,
-        route: str,
-        request: TileRequest | None = None,
-        fields: dict[str, list[str]] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> httpx.Response:
-        with ExitStack() as stack:
-            files = stack.enter_context(request.opened()) if request is not None else None
-            try:
-                response = await self._http.request(method, route, data=fields, files=files, headers=headers)
-            except httpx.HTTPError as error:
-                reason = str(error) or type(error).__name__
-                raise TransportError(f"no answer from {self._http.base_url}: {reason}") from error
-        self._reached = True
-        if response.status_code != httpx.codes.OK:
-            raise error_of(response)
-        return response
-
-    async def _retried(self, send: Callable[[], Any]) -> httpx.Response:
-        if self._began is None:
-            self._began = time.monotonic()
-        async for attempt in stamina.retry_context(
-            on=self._wait_s,
-            attempts=None if self._max_wait_s else 1,
-            timeout=self._max_wait_s or None,
-            wait_max=10,
-        ):
-            with attempt:
-                response: httpx.Response = await send()
-        return response
-
-    def _wait_s(self, error: Exception) -> bool | float:
-        """Whether a request is tried again; the seconds until then where the service says them."""
-        if not self._reached and self._began is not None:
-            return isinstance(error, RETRIED) and time.monotonic() - self._began < _FIRST_CONTACT_S
-        return wait_s(error)

@@ -132,7 +132,7 @@ def test_nobody_is_there() -> None:
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.clients.async_client._FIRST_CONTACT_S", 0.3)
+    monkeypatch.setattr("service.clients.connection._FIRST_CONTACT_S", 0.3)
     waits: list[float] = []
     stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
     try:
