@@ -179,21 +179,21 @@ class AsyncClient:
         slots = asyncio.Semaphore(self.concurrency)
         done = 0
 
-        async def one(request: TileRequest) -> Answer[R] | list[Failure]:
+        async def one(request: TileRequest) -> list[Answer[R] | list[Failure]]:
             nonlocal done
             async with slots:
-                answer = await self._one(route, request, options, reader, keep_going)
+                answers = await self._one(route, request, options, reader, keep_going)
             done += len(request.tiles)
             if progress is not None:
                 progress(done, len(given))
-            return answer
+            return answers
 
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(request)) for request in divided]
         except* Exception as errors:  # also of what `progress` does
             raise first_of(errors) from None
-        return merged([task.result() for task in tasks], await self.model())
+        return merged([answer for task in tasks for answer in task.result()], await self.model())
 
     async def _one(
         self,
@@ -202,17 +202,20 @@ class AsyncClient:
         options: dict[str, Any],
         reader: Reader[R],
         keep_going: bool,
-    ) -> Answer[R] | list[Failure]:
+    ) -> list[Answer[R] | list[Failure]]:
         tiles = [(i, tile.id or str(i)) for i, tile in zip(request.indices, request.tiles, strict=True)]
         wire = {"format": "ndjson" if options.get("fit") == "grid" else reader.wire_format}
         try:
-            return reader.read(await self.raw(route, request, options | wire), request.indices)
-        except ProblemError as error:
-            # Every tile failed for a reason of its own, which is no failure of the request.
-            if error.errors or keep_going:
-                return failures(error, tiles)
-            raise
+            return [reader.read(await self.raw(route, request, options | wire), request.indices)]
         except ClientError as error:
+            if halves := request.halves(error):
+                answers = []
+                for half in halves:
+                    answers += await self._one(route, half, options, reader, keep_going)
+                return answers
+            # Every tile failed for a reason of its own, which is no failure of the request.
+            if isinstance(error, ProblemError) and (error.errors or keep_going):
+                return [failures(error, tiles)]
             if keep_going:
-                return [Failure(index, tile_id, error) for index, tile_id in tiles]
+                return [[Failure(index, tile_id, error) for index, tile_id in tiles]]
             raise

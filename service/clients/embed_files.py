@@ -16,6 +16,7 @@ from service.clients.errors import (
     ClientError,
     InputError,
     ProblemError,
+    TooLargeError,
     UnusableTileError,
 )
 from service.clients.kept_answers import KeptAnswers, answer_key
@@ -68,47 +69,52 @@ async def run(
     """
     scenes = options.get("fit") == "grid"
     divided = await client.divided(tiles, alone=scenes)
-    single = len(divided) == 1
     try:
         merge = merger(wanted, route, scenes=scenes)
         wire = merge.wire_format
     except ValueError as error:
-        if not single or len(tiles) > 1:
+        if len(tiles) > 1:
             raise InputError(str(error)) from error
         merge, wire = None, wanted
     model = await client.model()
     asked = {**options, "format": wire}
-    keys = [answer_key(model, route, request, asked) for request in divided]
     slots, unanswered, progress = asyncio.Semaphore(client.concurrency), 0, WorkProgress(show)
-    others: dict[int, Piece] = {}  # what is not kept, by the request's position
 
-    async def one(position: int, request: TileRequest) -> None:
+    async def one(request: TileRequest) -> list[tuple[TileRequest, Piece | str]]:
+        """What came, or the key under which it is kept; of each half, if all were too large together."""
         nonlocal unanswered
-        key = keys[position]
-        if key is None or key not in kept:
-            async with slots:
-                watched = progress.scene(client) if scenes else nullcontext()
-                async with watched as request_id:
-                    piece, again = await _piece(client, route, request, asked, request_id)
+        key = answer_key(model, route, request, asked)
+        found: Piece | str
+        if key is not None and key in kept:
+            found = key
+        else:
+            try:
+                async with slots:
+                    watched = progress.scene(client) if scenes else nullcontext()
+                    async with watched as request_id:
+                        piece, again = await _piece(client, route, request, asked, request_id)
+            except TooLargeError as error:
+                return [answer for half in request.halves(error) for answer in await one(half)]
             if key is not None and isinstance(piece, bytes):
-                kept[key] = piece
+                kept[key], found = piece, key
             else:
-                others[position] = piece
+                found = piece
             unanswered += len(request.tiles) if again else 0
         if key is not None and kept.lasts(key):
             kept.tiles += len(request.tiles)
         progress.finished(len(request.tiles))
+        return [(request, found)]
 
     async with asyncio.TaskGroup() as group:
-        for position, request in enumerate(divided):
-            group.create_task(one(position, request))
+        tasks = [group.create_task(one(request)) for request in divided]
+    answers = [answer for task in tasks for answer in task.result()]
     failures: list[Item] = []
     content: bytes | None = None
-    for position, (request, key) in enumerate(zip(divided, keys, strict=True)):
-        piece = others[position] if key is None or position in others else kept[key]
+    for request, found in answers:
+        piece = kept[found] if isinstance(found, str) else found
         if isinstance(piece, bytes):
             # One answer that is already in the format wanted is kept as it came.
-            content = piece if single and wire == wanted else b""
+            content = piece if len(answers) == 1 and wire == wanted else b""
         if merge is not None:
             failures += merge.add(piece, request.indices)
         elif isinstance(piece, list):
@@ -122,12 +128,19 @@ async def run(
 async def _piece(
     client: AsyncClient, route: str, request: TileRequest, options: dict[str, Any], request_id: str | None
 ) -> tuple[Piece, bool]:
-    """The body, or an item with the error for each tile; and whether it may go better another time."""
+    """The body, or an item with the error for each tile; and whether it may go better another time.
+
+    Raises:
+        AuthenticationError: nothing else will be answered.
+        TooLargeError: its halves may not be.
+    """
     try:
         return (await client.raw(route, request, options, request_id)).content, False
     except AuthenticationError:
         raise
     except ClientError as error:
+        if request.halves(error):
+            raise
         body = error.body if isinstance(error, ProblemError) else _as_problem(error)
         own = {e["index"]: e for e in body.get("errors", [])}
         items = []

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from service.clients.errors import ClientError, TooLargeError
 from service.clients.tiles import Part, Tile
 from service.parameters import PER_TILE
 
@@ -28,6 +29,18 @@ class TileRequest:
         names = sorted({name for row in rows for name in row})
         per_tile = {name: [row.get(name, "") for row in rows] for name in names}
         return {name: [value] for name, value in options.items()} | per_tile
+
+    def halves(self, error: ClientError) -> tuple[TileRequest, ...]:
+        """Two requests in its place, where its tiles were too large together; none where that does not help.
+
+        How large the files behind URLs are is not known before.
+        """
+        middle = len(self.tiles) // 2
+        if middle == 0 or not isinstance(error, TooLargeError) or error.errors:  # each its own
+            return ()
+        return tuple(
+            TileRequest(self.indices[part], self.tiles[part]) for part in (slice(middle), slice(middle, None))
+        )
 
     @contextmanager
     def opened(self) -> Iterator[list[Part]]:
