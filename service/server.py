@@ -6,9 +6,7 @@ import errno
 import os
 import socket
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -27,13 +25,10 @@ from service.http.spool import Spool
 from service.orderly_server import Server
 from service.settings import Settings, misspelt
 from service.supervisor import Supervisor
-from service.telemetry import logs, metrics_server, tracing
-from service.telemetry.metrics import MULTIPROCESS_DIR
+from service.telemetry import logs, metrics_server, tracing, worker_files
 from service.telemetry.tracing import TracingError
 
 log = structlog.get_logger()
-
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
 
 
 class StartError(Exception):
@@ -98,8 +93,8 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
     log.info("listening", **listening)
-    with tempfile.TemporaryDirectory(prefix="landmoe-metrics-", dir=_memory()) as folder:
-        os.environ[MULTIPROCESS_DIR] = folder
+    with worker_files.folder() as folder:
+        os.environ[worker_files.MULTIPROCESS_DIR] = str(folder)
         _serve_metrics(settings, host)
         grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s
         supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
@@ -120,15 +115,6 @@ def _check_spool(settings: Settings) -> None:
         raise StartError(
             f"{name} cannot be used: {error.strerror or error}; expected a folder to write to"
         ) from error
-
-
-def _memory() -> Path | None:
-    """Where files lie in memory, if there is such a folder.
-
-    Workers write their metrics into mapped files. Where a disk is full, and uploads may fill the one with the
-    temporary folder, such a write ends the process (SIGBUS).
-    """
-    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _serve_metrics(settings: Settings, host: str) -> None:
@@ -161,6 +147,7 @@ def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[st
 
 def _work(settings: Settings, listener: socket.socket) -> None:
     """One of several processes."""
+    worker_files.hold()
     logs.configure(settings.log_level, settings.log_format)
     try:
         _serve_alone(settings, listener, None)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 import structlog
-from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
+
+from service.telemetry import worker_files
 
 log = structlog.get_logger()
 
@@ -80,7 +82,11 @@ class Supervisor:
                 return True
             for process in [p for p in self._processes if p.exitcode is not None]:
                 lived_s = time.monotonic() - self._processes.pop(process)
-                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+                try:
+                    worker_files.died(process.pid)
+                except (OSError, ValueError, RuntimeError, struct.error) as error:
+                    # They are no reason not to replace it.
+                    log.warning("metrics of a dead worker stay", pid=process.pid, reason=str(error))
                 if process.exitcode == STARTUP_FAILURE:
                     return False  # it would fail again
                 self._deaths = self._deaths + 1 if lived_s < _SOON_S else 0

@@ -13,8 +13,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from model.bundle import Bundle
-
-MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
+from service.telemetry.worker_files import MULTIPROCESS_DIR, reading
 
 REGISTRY = CollectorRegistry()
 if MULTIPROCESS_DIR not in os.environ:
@@ -143,7 +142,8 @@ def exposition() -> bytes:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     _Workers(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-    return generate_latest(registry)
+    with reading():
+        return generate_latest(registry)
 
 
 class _Workers(MultiProcessCollector):

@@ -11,11 +11,15 @@ import time
 from functools import partial
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from service import supervisor
 from service.supervisor import Supervisor
-from service.telemetry.metrics import MULTIPROCESS_DIR
+from service.telemetry.worker_files import MULTIPROCESS_DIR
+from tests.rasters import geotiff
+from tests.service.server_process import ServerProcess
 
 
 def live_or_die(folder: Path, _listener: socket.socket) -> None:
@@ -60,3 +64,34 @@ def test_one_that_keeps_dying_does_not_keep_another_from_being_replaced(tmp_path
             assert len(list(tmp_path.glob("died-*"))) == 5  # it did not wait for that one's turn
         finally:
             process.terminate()
+
+
+@pytest.mark.server
+def test_what_workers_have_counted_outlives_them_and_their_files_do_not() -> None:
+    with ServerProcess("--workers", "2") as server:
+        supervisor = psutil.Process(server.process.pid)
+
+        def workers() -> list[psutil.Process]:
+            return [child for child in supervisor.children() if "spawn_main" in " ".join(child.cmdline())]
+
+        def told(line: str) -> bool:
+            try:
+                return line in httpx.get(f"{server.url}/metrics").text.splitlines()
+            except httpx.TransportError:  # the one that was asked died
+                return False
+
+        for _ in range(4):
+            assert httpx.post(f"{server.url}/embed", content=geotiff()).status_code == 200
+        first = workers()
+        [folder] = {Path(process.environ()[MULTIPROCESS_DIR]) for process in first}
+        for victim in first:
+            victim.kill()
+        deadline = time.monotonic() + 60
+        while not told("landmoe_engine_workers 2.0"):  # those that came after them
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert told('landmoe_requests_total{outcome="ok",route="/embed"} 4.0')
+        assert told('landmoe_request_duration_seconds_count{route="/embed"} 4.0')
+        assert len(list(folder.glob("counter_*.db"))) == 3  # two live, and one is of the dead
+        assert server.stop() == 0
+        assert not folder.exists()
