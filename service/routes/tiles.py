@@ -15,11 +15,12 @@ from service import formats
 from service.answer import Answer, HopelessError, Whole
 from service.caching.whole_answers import WholeAnswers
 from service.errors import DeadlineError, RequestError, code_of
+from service.given_parameters import parse
 from service.http.headers import listed
 from service.http.links import follow, linked
 from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
-from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters, parse
+from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters
 from service.pipeline import Pipeline
 from service.products import Product
 from service.results import Report
