@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import closing
-from itertools import chain, islice
-from typing import Any
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import tiles
 from model.bundle import Bundle
-from model.tile_errors import TileError, TileWarning
-from model.units import Units, resolve_units
+from model.tile_errors import TileWarning
 from model.windows import TILE_SIZE, GridWindow
 from service.allocator import give_back_free_pages
 from service.describe import Description, Place, PreparedTile, Said, where
@@ -24,13 +22,9 @@ from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.prepare import clouds
 from service.rasters.geotiff import Limits
-from service.rasters.open_raster import OpenRaster, PixelWindow
+from service.rasters.open_raster import OpenRaster
+from service.rasters.scene_units import WHOLE_PIXELS, scene_units
 from service.rasters.strip import Strip, steps
-
-# A scene up to this size is looked at as a whole to tell its units, as a tile is; a larger one in patches.
-_WHOLE_PIXELS = 1 << 20
-_PATCHES = 8  # a side: 8 x 8 patches of at most 128 x 128 px, evenly spread
-_PATCH = 128
 
 Window = tuple[GridWindow, PreparedTile | Skipped]
 
@@ -38,8 +32,7 @@ Window = tuple[GridWindow, PreparedTile | Skipped]
 class SceneGrid:
     """One scene's windows in row-major order. One thread at a time may use it.
 
-    What the values are is decided once for the whole scene, with the file's or the request's word, else from
-    all pixels of a scene of up to a megapixel, else from 64 patches; all windows are converted alike.
+    What the values are is decided once for the whole scene; all windows are converted alike.
 
     Args:
         index: of the scene in the request.
@@ -126,9 +119,11 @@ class SceneGrid:
             self._raster.close()
 
     def _all(self) -> Generator[Window]:
-        units, unit_warnings = self._resolve_units()
         raster, header = self._raster, self._raster.header
-        if header.height * header.width > _WHOLE_PIXELS:
+        units, unit_warnings = scene_units(
+            raster, self._bands, self._said.parameters, self._steps.rows, lambda: self._closing
+        )
+        if header.height * header.width > WHOLE_PIXELS:
             give_back_free_pages()  # of some dozen megabytes of samples
         description = self._said.of(header, raster.acquired, units.name)
         description.warnings += [*unit_warnings, *tiles.pixel_size_warning(header.gsd_m)]
@@ -191,77 +186,6 @@ class SceneGrid:
             )
         return None
 
-    def _resolve_units(self) -> tuple[Units, tuple[TileWarning, ...]]:
-        raster, parameters = self._raster, self._said.parameters
-        header, index = raster.header, [band - 1 for band in self._bands]
-        pixels, valid = self._sample()
-        return resolve_units(
-            pixels,
-            valid,
-            units=parameters.units,
-            scale=parameters.scale,
-            offset=parameters.offset,
-            file_scales=[header.scales[i] for i in index],
-            file_offsets=[header.offsets[i] for i in index],
-        )
-
-    def _sample(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels (7, H, W) to tell the units from, and which of them are valid."""
-        header = self._raster.header
-        if header.height * header.width <= _WHOLE_PIXELS:
-            pixels, valid = self._looked_at([header.whole])
-            tiles.check_valid(valid)
-            return pixels, valid
-        pixels, valid = self._looked_at(_patches(self._raster))
-        if valid.any():
-            return pixels, valid
-        # All patches are empty: a scene with little in it. Its first strip that has something must do.
-        for row in range(0, header.height, self._steps.rows):
-            strip = (row, 0, min(self._steps.rows, header.height - row), header.width)
-            pixels, valid = self._looked_at([strip])
-            if valid.any() or self._closing:
-                break
-        tiles.check_valid(valid)
-        return pixels, valid
-
-    def _looked_at(self, windows: list[PixelWindow]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        if len(windows) == 1:
-            pixels = self._read(windows[0])
-        else:
-            parts = (self._read(window).reshape(len(self._bands), 1, -1) for window in windows)
-            first = next(parts)
-            pixels = np.empty((*first.shape[:2], sum(rows * cols for *_, rows, cols in windows)), first.dtype)
-            end = 0
-            for part in chain([first], parts):
-                pixels[:, :, end : end + part.shape[2]] = part
-                end += part.shape[2]
-        valid = np.logical_not(tiles.find_missing(pixels, self._raster.header.nodata).any(axis=0))
-        return pixels, np.asarray(valid)
-
-    def _read(self, window: PixelWindow) -> NDArray[Any]:
-        pixels = self._raster.read(window, self._bands)
-        if pixels.dtype.kind not in "iuf":
-            raise TileError(
-                "unsupported-pixel-type",
-                f"pixels are {pixels.dtype}; expected integers or floating-point numbers",
-            )
-        return pixels
-
 
 def _none() -> Generator[Window]:
     yield from ()
-
-
-def _patches(raster: OpenRaster) -> list[PixelWindow]:
-    """Windows spread over a large raster, each at the beginning of a block."""
-    header = raster.header
-
-    def starts(length: int, block: int) -> list[int]:
-        middles = (int((i + 0.5) * length / _PATCHES) for i in range(_PATCHES))
-        return sorted({middle // block * block for middle in middles})
-
-    return [
-        (row, col, min(_PATCH, header.height - row), min(_PATCH, header.width - col))
-        for row in starts(header.height, raster.block_rows)
-        for col in starts(header.width, raster.block_cols)
-    ]
