@@ -6,39 +6,24 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from model.band_names import (
+    LANDSAT,
+    MAX_TEXT,
+    NONE_OF_THE_SEVEN,
+    PLAIN,
+    SENTINEL_2,
+    SENTINEL_2_WIDE,
+    is_sentinel_2,
+    lacks_coastal,
+    normal,
+    position_of,
+)
 from model.bands import BANDS, COMMON_NAMES
 from model.tile_errors import TileError
 
 NUM_BANDS = len(BANDS)
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
 _IN_ORDER = tuple(range(1, NUM_BANDS + 1))
-_MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
-
-# Names of the seven in each convention, lower case, in the order SR_B1..SR_B7.
-_LANDSAT = tuple(name.lower() for name in BANDS)
-_PLAIN = tuple(f"b{n}" for n in range(1, 8))
-_SENTINEL_2 = ("b1", "b2", "b3", "b4", "b8a", "b11", "b12")  # 8A is the narrow NIR that matches SR_B5
-_SENTINEL_2_WIDE = ("b1", "b2", "b3", "b4", "b8", "b11", "b12")  # the wide NIR, where 8A is not there
-_SENTINEL_2_MARKS = frozenset({"b8a", "b9", "b11", "b12"})  # never among the plain B1..B7 of a Landsat tile
-_THEMATIC_MAPPER = tuple(f"sr_b{n}" for n in (1, 2, 3, 4, 5, 7))  # TM and ETM+: SR_B1 is blue, no SR_B6
-# Other spellings of the common names; they are not trusted alone, but they betray another order.
-_SYNONYMS = {
-    "coastal_aerosol": "coastal",
-    "ultra_blue": "coastal",
-    "nir": "nir08",
-    "swir1": "swir16",
-    "swir_1": "swir16",
-    "swir2": "swir22",
-    "swir_2": "swir22",
-}
-# A band's number among other words, as exports write it: LC08_…_SR_B3.TIF, SR_B3_median, 0_SR_B3, Band 3.
-_NUMBERED = re.compile(r"(?<![a-z0-9])(?:sr_?)?b(?:and)?_?0?(\d)(?![a-z0-9])")
-# Words of bands that are no surface reflectance.
-_FOREIGN = re.compile(
-    r"(?<![a-z0-9])(?:qa|st|radsat|alpha|mask|fmask|ndvi|evi2?|savi|msavi|ndwi|ndmi|nbr2?|dem|elevation|slope|aspect)"
-    r"(?![a-z0-9])"
-)
-_NONE_OF_THE_SEVEN = -1
 
 _MISSING_COASTAL = (
     "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, "
@@ -91,18 +76,18 @@ def select_bands(
     """
     if bands is not None and bands.strip():
         return _as_asked(bands, _names(count, descriptions))
-    if usual := _usual(count, tuple(text and text[:_MAX_TEXT] for text in descriptions), alpha):
+    if usual := _usual(count, tuple(text and text[:MAX_TEXT] for text in descriptions), alpha):
         return usual
     names = _names(count, descriptions)
     if masked := alpha and _is_mask(names):
         names[-1] = "alpha"
-    if _lacks_coastal(names):
+    if lacks_coastal(names):
         raise TileError("missing-coastal", f"{_came(names)}: {_MISSING_COASTAL}")
-    if found := _find(names, _PLAIN):
-        if _sentinel_2(names):
+    if found := _find(names, PLAIN):
+        if is_sentinel_2(names):
             raise _ambiguous(names, landsat=found)
         return found
-    if _sentinel_2(names):
+    if is_sentinel_2(names):
         raise _ambiguous(names)
     if NUM_BANDS in (count, count - masked):
         _check_order(names[:NUM_BANDS])
@@ -117,7 +102,7 @@ def _usual(count: int, descriptions: tuple[str | None, ...], alpha: bool) -> tup
     Kept, because most files are named as the one before, and names take longer than anything else here.
     """
     names = _names(count, descriptions)
-    for convention in (_LANDSAT, COMMON_NAMES):
+    for convention in (LANDSAT, COMMON_NAMES):
         if found := _find(names, convention):
             return found
     seen = names[:-1] if alpha and _is_mask(names) else names
@@ -126,17 +111,17 @@ def _usual(count: int, descriptions: tuple[str | None, ...], alpha: bool) -> tup
 
 def _is_mask(names: list[str]) -> bool:
     """Whether a last band that calls itself alpha is one: not by its name a band of the seven."""
-    return _position(names[-1]) in (None, _NONE_OF_THE_SEVEN)
+    return position_of(names[-1]) in (None, NONE_OF_THE_SEVEN)
 
 
 def _names(count: int, descriptions: Sequence[str | None]) -> list[str]:
-    names = [_normal(text) for text in descriptions][:count]
+    names = [normal(text) for text in descriptions][:count]
     return names + [""] * (count - len(names))
 
 
 def _as_asked(bands: str, names: list[str]) -> tuple[int, ...]:
-    wanted = [part.strip() for part in bands[: _MAX_TEXT + 1].split(",")]
-    if len(wanted) != NUM_BANDS or len(bands) > _MAX_TEXT:
+    wanted = [part.strip() for part in bands[: MAX_TEXT + 1].split(",")]
+    if len(wanted) != NUM_BANDS or len(bands) > MAX_TEXT:
         raise TileError(
             "bad-parameter",
             f"bands={_cut(bands)!r} names {len(wanted)} bands; expected seven comma-separated "
@@ -155,7 +140,7 @@ def _index_of(part: str, names: list[str]) -> int:
         if not 1 <= index <= len(names):
             raise TileError("bad-parameter", f"bands: no band {_cut(part)}; {_came(names)}, counted from 1")
         return index
-    found = [index for index, name in enumerate(names, start=1) if name and name == _normal(part)]
+    found = [index for index, name in enumerate(names, start=1) if name and name == normal(part)]
     if len(found) != 1:
         what = "no band is" if not found else f"bands {', '.join(map(str, found))} are all"
         raise TileError(
@@ -171,20 +156,8 @@ def _find(names: list[str], convention: Sequence[str]) -> tuple[int, ...] | None
     return tuple(names.index(name) + 1 for name in convention)
 
 
-def _sentinel_2(names: list[str]) -> bool:
-    return not _SENTINEL_2_MARKS.isdisjoint(names)
-
-
-def _lacks_coastal(names: list[str]) -> bool:
-    if _sentinel_2(names):
-        return set(_SENTINEL_2) - set(names) == {"b1"} or set(_SENTINEL_2_WIDE) - set(names) == {"b1"}
-    if set(_THEMATIC_MAPPER) <= set(names) or (all(names) and set(COMMON_NAMES) - set(names) == {"coastal"}):
-        return True
-    return len(names) == NUM_BANDS - 1
-
-
 def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> TileError:
-    sentinel = _find(names, _SENTINEL_2) or _find(names, _SENTINEL_2_WIDE)
+    sentinel = _find(names, SENTINEL_2) or _find(names, SENTINEL_2_WIDE)
     choices = [
         f"{what}, send bands={','.join(map(str, found))}"
         for what, found in (
@@ -194,7 +167,7 @@ def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> Tile
         if found
     ]
     if not choices:
-        missing = ", ".join(name.upper() for name in _SENTINEL_2 if names.count(name) != 1)
+        missing = ", ".join(name.upper() for name in SENTINEL_2 if names.count(name) != 1)
         choices = [f"the Sentinel-2 bands nearest to SR_B1..SR_B7 are not all there once: {missing}"]
     return TileError(
         "ambiguous-bands",
@@ -204,7 +177,7 @@ def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> Tile
 
 def _check_order(names: list[str]) -> None:
     """Refuse seven bands whose names, as far as they are known, contradict the order SR_B1..SR_B7."""
-    known = [_position(name) for name in names]
+    known = [position_of(name) for name in names]
     if all(position in (None, index) for index, position in enumerate(known)):
         return
     if sorted(position for position in known if position is not None) == list(range(NUM_BANDS)):
@@ -217,17 +190,6 @@ def _check_order(names: list[str]) -> None:
         f"{_came(names)}, whose names contradict the expected order {', '.join(BANDS)}. {hint}; "
         "bands=1,2,3,4,5,6,7 if the names are wrong and the order is right",
     )
-
-
-def _position(name: str) -> int | None:
-    name = _SYNONYMS.get(name, name)
-    for convention in (_LANDSAT, COMMON_NAMES, _PLAIN):
-        if name in convention:
-            return convention.index(name)
-    if _FOREIGN.search(name):
-        return _NONE_OF_THE_SEVEN
-    numbers = set(_NUMBERED.findall(name))
-    return int(numbers.pop()) - 1 if len(numbers) == 1 else None
 
 
 def _wrong_count(names: list[str], count: int, source: str | None) -> str:
@@ -269,12 +231,6 @@ def _came(names: list[str]) -> str:
     named = [name for name in names if name]
     text = f"the file has {len(names)} band{'s' if len(names) != 1 else ''}"
     return f"{text} ({_cut(', '.join(named).upper())})" if named else text
-
-
-def _normal(text: str | None) -> str:
-    """Lower case, underscores for blanks and dashes, without the zero of B01."""
-    name = re.sub(r"[\s-]+", "_", (text or "")[:_MAX_TEXT].strip().lower())
-    return re.sub(r"^b0(\d)$", r"b\1", name)
 
 
 def _cut(text: str, limit: int = 120) -> str:
