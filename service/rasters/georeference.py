@@ -77,7 +77,10 @@ class Georeference:
         if found is None:
             return None
         ring: list[tuple[float, float]] | None = found[:4]
-        if any(_WIDE <= abs(lon - found[4][0]) <= 360 - _WIDE for lon, _ in found[:4]):
+        far = max([abs(lon - found[4][0]) for lon, _ in found[:4]])
+        if far < _WIDE:
+            return {"type": "Polygon", "coordinates": [_closed(found[:4])]}
+        if far <= 360 - _WIDE:
             ring = self._to_wgs84(_along(corners))
         if ring is None or (ring := _continuous(ring)) is None:
             return None
