@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -24,6 +24,7 @@ from service.telemetry import metrics
 
 # Numbers that are written on the event loop; more go to a thread (orjson writes a million in 20 ms).
 _INLINE_NUMBERS = 20_000
+WARNINGS = "X-Warnings"  # results by the codes of their warnings
 _INLINE_FORMATS = frozenset({"json", "base64", "npy", "ndjson", "geojson"})
 
 
@@ -96,6 +97,7 @@ class Answer:
         if self._hopeless or not (tally.embedded or (tally.windows and not tally.failed)):
             self.close()
             return all_failed(tally, self._request_id)
+        report.warned = counts(tally.warned)
         start = time.perf_counter()
         if self.format in _INLINE_FORMATS:
             self._finish()
@@ -217,4 +219,11 @@ def _headers(report: Report, format: Format) -> dict[str, str]:  # noqa: A002
     headers = {"Server-Timing": timing, "X-Cache": report.cache, "X-Batch-Size": str(report.batch_size)}
     if format not in ("json", "base64"):
         headers["Content-Disposition"] = f'attachment; filename="landmoe.{formats.KINDS[format].suffix}"'
+    if report.warned:  # npy and the GeoTIFFs have no room for them
+        headers[WARNINGS] = report.warned
     return headers
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """As a dictionary of structured fields (RFC 9651), in a header."""
+    return ", ".join(f"{name}={number}" for name, number in numbers.items())

@@ -38,12 +38,15 @@ class Tally:
     skipped: dict[str, int] = field(default_factory=lambda: {"empty": 0, "cloudy": 0})
     failed: int = 0
     failures: list[tuple[int, Exception]] = field(default_factory=list)
+    warned: dict[str, int] = field(default_factory=dict)  # results by the codes of their warnings
 
     def add(self, outcome: Outcome) -> None:
         """Counts one."""
         self.windows += 1
         if isinstance(outcome.result, Embedded):
             self.embedded += 1
+            for code in {warning["code"]: None for warning in outcome.result.tile.fields["warnings"]}:
+                self.warned[code] = self.warned.get(code, 0) + 1
         elif isinstance(outcome.result, Skipped):
             self.skipped[outcome.result.reason] += 1
         else:

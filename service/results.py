@@ -37,12 +37,14 @@ class Embedded:
 class Report:
     """How a request went: seconds of each stage, the largest batch its tiles were in, what the cache gave.
 
-    `cache` is the least of all tiles: one miss makes a hit a miss.
+    `cache` is the least of all tiles: one miss makes a hit a miss. `warned` are the counts of their
+    warnings, as the header has them.
     """
 
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
     cache: CacheState = "hit"
+    warned: str = ""
     missed: set[bytes] = field(default_factory=set)  # keys that were looked up and are not asked for again
 
     def note(self, stage: str, seconds: float) -> None:

@@ -50,12 +50,13 @@ class WholeAnswers:
         state.update(file.data)
         return b"landmoe:answer:" + state.digest()
 
-    def get(self, key: bytes) -> tuple[bytes, Format] | None:
-        """The text of an answer and its format; None if it is not there."""
+    def get(self, key: bytes) -> tuple[bytes, Format, str] | None:
+        """The text of an answer, its format and its counts of warnings; None if it is not there."""
         if (found := self._cache.get_answer(key)) is None:
             return None
-        return found[1:], _FORMATS[found[0]]
+        warned, _, content = found[1:].partition(b"\0")
+        return content, _FORMATS[found[0]], warned.decode()
 
-    def put(self, key: bytes, content: bytes, format: Format) -> None:  # noqa: A002  # the contract's word
+    def put(self, key: bytes, content: bytes, format: Format, warned: str) -> None:  # noqa: A002  # the contract's word
         """Keeps an answer."""
-        self._cache.put_answer(key, bytes([_FORMATS.index(format)]) + content)
+        self._cache.put_answer(key, bytes([_FORMATS.index(format)]) + warned.encode() + b"\0" + content)

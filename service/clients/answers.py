@@ -43,7 +43,7 @@ class Reader(Generic[R]):
         try:
             if response.headers.get("content-type", "").startswith(NDJSON):
                 rows = [orjson.loads(line) for line in response.content.splitlines() if line]
-                head: dict[str, Any] = {"summary": _summary(response.headers.get("x-summary", ""))}
+                head: dict[str, Any] = {"summary": counted(response.headers.get("x-summary", ""))}
             else:
                 head = orjson.loads(response.content)
                 rows = head["data"]
@@ -60,8 +60,8 @@ class Reader(Generic[R]):
         return self.result(row, index, dim)
 
 
-def _summary(text: str) -> dict[str, int]:
-    """Counts of a scene's windows as the header `X-Summary` has them."""
+def counted(text: str) -> dict[str, int]:
+    """Counts as the headers `X-Summary` (of a scene's windows) and `X-Warnings` have them."""
     pairs = (part.partition("=") for part in text.split(",") if part)
     return {name.strip(): int(number) for name, _, number in pairs}
 

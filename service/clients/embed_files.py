@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from service.clients.answers import counted
 from service.clients.async_client import AsyncClient
 from service.clients.errors import (
     RETRIED,
@@ -20,10 +21,12 @@ from service.clients.errors import (
     UnusableTileError,
 )
 from service.clients.kept_answers import KeptAnswers, answer_key
-from service.clients.merge import Item, Piece, merger
+from service.clients.merge import Item, Piece, count, merger
 from service.clients.progress import Show, WorkProgress
 from service.clients.tile_requests import TileRequest
 from service.clients.tiles import Tile, unicode
+
+_SAID = "-said"  # behind the key of an answer: what its headers count
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,16 @@ class Outcome:
         failures: who failed, and why.
         tiles: in all.
         unanswered: tiles of requests that the service could not answer; another time it may.
+        summary: of the windows of scenes.
+        warned: results by the codes of their warnings.
     """
 
     content: bytes | None
     failures: list[tuple[str, str]]
     tiles: int
     unanswered: int
+    summary: dict[str, int] = field(default_factory=dict)
+    warned: dict[str, int] = field(default_factory=dict)
 
 
 async def run(
@@ -80,22 +87,26 @@ async def run(
     asked = {**options, "format": wire}
     slots, unanswered, progress = asyncio.Semaphore(client.concurrency), 0, WorkProgress(show)
 
-    async def one(request: TileRequest) -> list[tuple[TileRequest, Piece | str]]:
-        """What came, or the key under which it is kept; of each half, if all were too large together."""
+    async def one(request: TileRequest) -> list[tuple[TileRequest, Piece | str, str]]:
+        """What came, or the key under which it is kept, and what its headers said.
+
+        Of each half, if all were too large together.
+        """
         nonlocal unanswered
         key = answer_key(model, route, request, asked)
         found: Piece | str
         if key is not None and key in kept:
-            found = key
+            found, said = key, kept[key + _SAID].decode() if key + _SAID in kept else ""
         else:
             try:
                 async with slots:
                     watched = progress.scene(client) if scenes else nullcontext()
                     async with watched as request_id:
-                        piece, again = await _piece(client, route, request, asked, request_id)
+                        piece, said, again = await _piece(client, route, request, asked, request_id)
             except TooLargeError as error:
                 return [answer for half in request.halves(error) for answer in await one(half)]
             if key is not None and isinstance(piece, bytes):
+                kept[key + _SAID] = said.encode()
                 kept[key], found = piece, key
             else:
                 found = piece
@@ -103,15 +114,19 @@ async def run(
         if key is not None and kept.lasts(key):
             kept.tiles += len(request.tiles)
         progress.finished(len(request.tiles))
-        return [(request, found)]
+        return [(request, found, said)]
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(request)) for request in divided]
     answers = [answer for task in tasks for answer in task.result()]
     failures: list[Item] = []
+    summary: dict[str, int] = {}
+    warned: dict[str, int] = {}
     content: bytes | None = None
-    for request, found in answers:
+    for request, found, said in answers:
         piece = kept[found] if isinstance(found, str) else found
+        for total, text in zip((summary, warned), said.split("\n"), strict=False):
+            count(total, counted(text))
         if isinstance(piece, bytes):
             # One answer that is already in the format wanted is kept as it came.
             content = piece if len(answers) == 1 and wire == wanted else b""
@@ -122,20 +137,20 @@ async def run(
     if content == b"" and merge is not None:
         content = merge.finish()
     told = [(tiles[item["index"]].label, _reason(item["error"])) for item in failures]
-    return Outcome(content, told, len(tiles), unanswered)
+    return Outcome(content, told, len(tiles), unanswered, summary, warned)
 
 
 async def _piece(
     client: AsyncClient, route: str, request: TileRequest, options: dict[str, Any], request_id: str | None
-) -> tuple[Piece, bool]:
-    """The body, or an item with the error for each tile; and whether it may go better another time.
+) -> tuple[Piece, str, bool]:
+    """The body, or an item with the error for each tile; counts of its headers; whether to try again.
 
     Raises:
         AuthenticationError: nothing else will be answered.
         TooLargeError: its halves may not be.
     """
     try:
-        return (await client.raw(route, request, options, request_id)).content, False
+        response = await client.raw(route, request, options, request_id)
     except AuthenticationError:
         raise
     except ClientError as error:
@@ -153,7 +168,9 @@ async def _piece(
             items.append(
                 {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
             )
-        return items, isinstance(error, RETRIED)
+        return items, "", isinstance(error, RETRIED)
+    said = "\n".join(response.headers.get(name, "") for name in ("x-summary", "x-warnings"))
+    return response.content, said, False
 
 
 def _as_problem(error: ClientError) -> dict[str, Any]:

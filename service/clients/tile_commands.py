@@ -18,7 +18,8 @@ Output = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="The suffix says the format: .parquet, .npy, .geojson, .ndjson or .json; - is standard output.",
+        help="The suffix says the format: .parquet, .npy, .geojson, .ndjson, .json, or .tif of a classified "
+        "scene; - is standard output.",
     ),
 ]
 Url = Annotated[

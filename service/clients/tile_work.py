@@ -76,10 +76,13 @@ def carry_out(work: Work) -> None:
         raise typer.Exit(1)
     for name, reason in outcome.failures[:_SHOWN_FAILURES]:
         _tell(f"{name}: {reason}")
+    if outcome.warned and not work.quiet:
+        codes = ", ".join(f"{code} ({number:,})" for code, number in outcome.warned.items())
+        _tell(f"results with warnings: {codes}; what they say stands in -o FILE.ndjson")
     if not work.quiet or outcome.failures:
         written = f"wrote {work.output}" if outcome.content is not None else "nothing was written"
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
-        _tell(f"{_tiles(outcome.tiles)}{failed}; {written}")
+        _tell(f"{_tiles(outcome.tiles)}{_windows(outcome.summary)}{failed}; {written}")
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -124,6 +127,17 @@ def _tell(text: str) -> None:
 
 def _tiles(count: int) -> str:
     return f"{count} tile{'s' if count != 1 else ''}"
+
+
+def _windows(summary: dict[str, int]) -> str:
+    """Of scenes: how many windows they have, and how many of these were left out."""
+    left_out = ", ".join(
+        f"{number:,} {name.removeprefix('skipped_')}"
+        for name, number in summary.items()
+        if number and name.startswith("skipped_")
+    )
+    text = f", {summary['windows']:,} windows" if summary else ""
+    return text + (f" ({left_out}, left out)" if left_out else "")
 
 
 def _client(work: Work, tiles: Sequence[Tile]) -> AsyncClient:

@@ -33,6 +33,7 @@ EXPOSED = (
     "X-Cache",
     "X-Batch-Size",
     "X-Summary",
+    "X-Warnings",
     "Retry-After",
     "Content-Disposition",
 )

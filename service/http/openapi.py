@@ -50,6 +50,7 @@ _HEADERS = {
     "X-Cache": "hit, miss or bypass",
     "X-Batch-Size": "tiles that were computed together; 0 where all came from the cache",
     "X-Summary": "with fit=grid: counts, as the answer's summary: tiles=1, windows=625, embedded=600, ...",
+    "X-Warnings": "how many results have a warning, by its code, if any: cloudy=20, unusual-pixel-size=625",
 }
 
 

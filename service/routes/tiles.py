@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from service import formats
-from service.answer import Answer, HopelessError, Whole
+from service.answer import Answer, HopelessError, Whole, counts
 from service.caching.whole_answers import WholeAnswers
 from service.errors import DeadlineError, RequestError, code_of
 from service.given_parameters import parse
@@ -29,7 +29,6 @@ from service.scene_progress import ScenesUnderway
 from service.settings import Settings
 from service.telemetry import metrics
 
-# A dictionary of structured fields (RFC 9651).
 SUMMARY = "X-Summary"
 _ANSWERED = metrics.TILES.labels("ok")
 
@@ -81,9 +80,9 @@ async def respond(
     if response.status_code >= 400:
         request.state.outcome = code_of(tally.failures[0][1])
     elif options.fit == "grid":  # some formats have no room for it
-        response.headers[SUMMARY] = ", ".join(f"{name}={n}" for name, n in tally.summary().items())
+        response.headers[SUMMARY] = counts(tally.summary())
     elif key is not None and report.cache == "hit" and isinstance(response, Whole):
-        answers.put(key, bytes(response.body), wanted)
+        answers.put(key, bytes(response.body), wanted, report.warned)
     return response
 
 
@@ -92,10 +91,11 @@ def _again(answers: WholeAnswers, key: bytes) -> Response | None:
     start = time.perf_counter()
     if (found := answers.get(key)) is None:
         return None
-    report = Report()
+    content, wanted, warned = found
+    report = Report(warned=warned)
     report.note("cache", time.perf_counter() - start)
     _ANSWERED.inc()
-    return Whole(*found, report)
+    return Whole(content, wanted, report)
 
 
 async def _follow(

@@ -27,6 +27,16 @@ def bright(pixels: Pixels, value: float, rows: int) -> bytes:
     return geotiff(pixels)
 
 
+@pytest.mark.parametrize("params", [{"format": "npy"}, {}, {"fit": "grid", "format": "npy"}])
+def test_a_header_counts_warnings_also_where_the_format_has_no_room(
+    client: TestClient, params: dict[str, str]
+) -> None:
+    for _ in range(3):  # also from the cache, and once more as a whole
+        answer = send(client, geotiff(), scale="0.0000275", **params)
+        assert answer.headers["X-Warnings"] == "assumed-offset=1"
+        assert "X-Warnings" not in send(client, geotiff(), **params).headers
+
+
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 @pytest.mark.parametrize(
     ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]

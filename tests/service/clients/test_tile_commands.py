@@ -63,6 +63,18 @@ def outputs(server: ServerProcess, folder: Path, tmp_path_factory: pytest.TempPa
     return found
 
 
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_warnings_and_left_out_windows_are_told(tmp_path: Path, suffix: str) -> None:
+    pixels = dn_pixels(80, 120)
+    pixels[:, :40, :80] = 0
+    (tmp_path / "scene.tif").write_bytes(geotiff(pixels, pixel_size=60))
+    wanted = ("--fit", "grid", "-o", str(tmp_path / f"out.{suffix}"))
+    told = call("embed", str(tmp_path / "scene.tif"), *wanted).stderr
+    assert "1 tile, 6 windows (2 empty, left out); wrote" in told
+    assert "warnings: unusual-pixel-size (4)" in told
+    assert "warnings" not in call("embed", str(tmp_path / "scene.tif"), "--quiet", *wanted).stderr
+
+
 def plain(kind: str, path: Path) -> Any:
     """Content without what differs from run to run: ids of requests."""
     if kind == "npy":
