@@ -17,6 +17,7 @@ from service.cache import tile_hash
 from service.files import Source
 from service.parameters import TileParameters
 from service.rasters import geotiff, quality
+from service.rasters.gdal_tags import ACQUIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +174,18 @@ def _when(
             TileWarning("unused-parameter", f"datetime is not used, since datetime_source is {source!r}")
         )
     if source == "request" and given is not None:
-        if given.assumed_utc:
-            warnings.append(
-                TileWarning(
-                    "assumed-utc", f"datetime {parameters.datetime!r} has no zone and was taken as UTC"
-                )
-            )
+        warnings += _assumed_utc(given, f"datetime {parameters.datetime!r}")
         return given, "request"
     if source == "request" and acquired is not None:
         return acquired, "file"
+    if source == "request" and raster.acquired is not None:
+        try:
+            tagged = metadata.parse_datetime(raster.acquired)
+        except MetadataError as error:
+            warnings.append(TileWarning("unreadable-datetime-tag", f"the tag {ACQUIRED}: {error}"))
+            return None, "missing"
+        warnings += _assumed_utc(tagged, f"the tag {ACQUIRED}, {raster.acquired!r},")
+        return tagged, "file"
     if source == "tag":
         if raster.tag_datetime is None:
             warnings.append(TileWarning("missing-datetime-tag", "the file has no TIFFTAG_DATETIME"))
@@ -191,6 +195,12 @@ def _when(
         except MetadataError as error:
             warnings.append(TileWarning("unreadable-datetime-tag", str(error)))
     return None, "missing"
+
+
+def _assumed_utc(acquisition: Acquisition, named: str) -> list[TileWarning]:
+    if not acquisition.assumed_utc:
+        return []
+    return [TileWarning("assumed-utc", f"{named} has no zone and was taken as UTC")]
 
 
 def where(parameters: TileParameters, raster: geotiff.Header, warnings: list[TileWarning]) -> Place:

@@ -34,7 +34,8 @@ class TileParameters(BaseModel):
     datetime: Text | None = Field(
         default=None,
         description="acquisition time: RFC 3339 such as `2020-08-02T18:31:00Z` (UTC without a zone), or "
-        "a date such as `2020-08-02` (hour unknown)",
+        "a date such as `2020-08-02` (hour unknown); what a delivery's MTL or the file's tag "
+        "ACQUISITION_DATETIME says if missing",
     )
     lat: Finite | None = Field(
         default=None, description="latitude, WGS 84 degrees; the file's own place if missing"

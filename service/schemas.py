@@ -51,7 +51,9 @@ class ModelReference(Schema):
 class MetadataSource(Schema):
     """Whose datetime, hour and location were used."""
 
-    datetime: Literal["request", "file", "tag", "missing"] = Field(description="file: of a delivery's MTL")
+    datetime: Literal["request", "file", "tag", "missing"] = Field(
+        description="file: of a delivery's MTL, or the tag ACQUISITION_DATETIME"
+    )
     hour: Literal["request", "file", "tag", "missing"]
     location: Literal["request", "file", "missing"]
 

@@ -9,6 +9,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
+from service.rasters.gdal_tags import ACQUIRED
 from service.rasters.georeference import Affine, Georeference, placed
 from service.rasters.raster_header import GeotiffError, Header, Limits
 from service.rasters.tiff_header import MAX_DIRECTORIES, MAX_TAG_BYTES, Announced
@@ -104,6 +105,7 @@ def read(dataset: DatasetReader) -> Header:
         place=(place := _place(dataset)),
         by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
         alpha=dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha,
+        acquired=_tag(dataset, ACQUIRED),
     )
 
 

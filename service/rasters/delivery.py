@@ -13,6 +13,7 @@ from model.bands import BANDS
 from model.metadata import Acquisition
 from model.tile_errors import TileError
 from service.files import MTL_PART, QA_PART, Delivery, File
+from service.rasters.gdal_tags import ACQUIRED
 from service.rasters.geotiff import GeotiffError, Limits
 from service.rasters.open_raster import OpenRaster
 
@@ -164,9 +165,9 @@ def _write(raster: OpenRaster, path: Path, product: str, *, qa_pixel: bool) -> N
         dataset.offsets = header.offsets + (0.0,) * qa_pixel
         tags = {"LANDSAT_PRODUCT_ID": product}
         if (acquired := raster.acquired) is not None:
-            # datetime_source=tag reads the first; the second has the fractions of the second and the zone.
+            # The first is for other programs; the second has the fractions of the second and the zone.
             tags["TIFFTAG_DATETIME"] = acquired.when.strftime("%Y:%m:%d %H:%M:%S")
-            tags["ACQUISITION_DATETIME"] = acquired.text
+            tags[ACQUIRED] = acquired.text
         dataset.update_tags(**tags)
         for row in range(0, header.height, _STRIP_ROWS):
             rows = min(_STRIP_ROWS, header.height - row)

@@ -13,10 +13,11 @@ import numpy as np
 _PLAIN = r"[!-%'-;=?-~]"
 _TEXT = rf"{_PLAIN}(?:[ -%'-;=?-~]*{_PLAIN})?"
 _ITEM = re.compile(
-    rf'  <Item name="(\w+)"(?: sample="(\d{{1,4}})"(?: role="(\w+)")?)?(?: domain="rio_creation_kwds")?>'
+    rf'  <Item name="(\w+)"(?: sample="(\d{{1,4}})"(?: role="(\w+)")?)?( domain="rio_creation_kwds")?>'
     rf"({_TEXT})</Item>\n",
     re.ASCII,
 )
+ACQUIRED = "ACQUISITION_DATETIME"  # `landmoe stack` writes it: RFC 3339, when the scene was taken
 _OPEN, _CLOSE = "<GDALMetadata>\n", "</GDALMetadata>"
 _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:e[+-]\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,10}", re.ASCII)
@@ -25,11 +26,12 @@ _PRINTABLE = re.compile(r"[ -~]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class BandTags:
-    """What GDAL_METADATA says of the bands; 1, 0 and None where it says nothing."""
+    """What GDAL_METADATA says of the bands, and when they were acquired; 1, 0 and None if it says nothing."""
 
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     descriptions: tuple[str | None, ...]
+    acquired: str | None = None
 
 
 @lru_cache(maxsize=256)  # the files of a data set say the same; texts are of a few kilobytes at most
@@ -42,6 +44,7 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
     """
     scales, offsets = [1.0] * count, [0.0] * count
     descriptions: list[str | None] = [None] * count
+    acquired = None
     if metadata is not None:
         items = metadata.decode("ascii").removesuffix("\n")
         if not items.startswith(_OPEN) or not items.endswith(_CLOSE):
@@ -52,10 +55,12 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
             if item is None:
                 return None
             at = item.end()
-            name, sample, role, text = item.groups()
+            name, sample, role, domain, text = item.groups()
             if sample is None:
                 if name.upper().startswith("TIFFTAG"):  # it would stand in for the tag
                     return None
+                if name.upper() == ACQUIRED and domain is None:  # GDAL heeds no case
+                    acquired = text
                 continue
             band = int(sample)
             if band >= count:
@@ -69,7 +74,7 @@ def band_tags(metadata: bytes | None, count: int) -> BandTags | None:
                 if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
                     return None
                 (scales if role == "scale" else offsets)[band] = float(text)
-    return BandTags(tuple(scales), tuple(offsets), tuple(descriptions))
+    return BandTags(tuple(scales), tuple(offsets), tuple(descriptions), acquired)
 
 
 @lru_cache(maxsize=64)

@@ -48,6 +48,7 @@ def read(data: Content, tiff: PlainTiff) -> tuple[Header, npt.NDArray[Any]] | No
         tag_datetime=datetime,
         place=place,
         alpha=tiff.alpha,
+        acquired=tags.acquired,
     )
     return header, pixels
 

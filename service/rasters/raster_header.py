@@ -41,7 +41,8 @@ class Header:
     `scales`, `offsets` and `descriptions` are per band, as tagged (1, 0 and None where they are not).
     `nodata` is the declared value, or the request's instead. `tag_datetime` is TIFFTAG_DATETIME as text,
     usually the time of writing. `by_points` says that ground control points or RPCs alone place it; these are
-    not resolved. `alpha` says that the last band calls itself alpha.
+    not resolved. `alpha` says that the last band calls itself alpha. `acquired` is the tag
+    ACQUISITION_DATETIME as text, which nobody writes for anything else.
     """
 
     count: int
@@ -56,6 +57,7 @@ class Header:
     place: Georeference | None
     by_points: bool = field(default=False, kw_only=True)
     alpha: bool = field(default=False, kw_only=True)
+    acquired: str | None = field(default=None, kw_only=True)
 
     @property
     def crs(self) -> str | None:

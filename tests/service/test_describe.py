@@ -38,6 +38,35 @@ def test_a_header_counts_warnings_also_where_the_format_has_no_room(
 
 
 @pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize("creation", [{}, {"compress": "zstd"}], ids=["plain", "by GDAL"])
+@pytest.mark.parametrize(
+    ("said", "params", "when", "source", "codes"),
+    [
+        ("2020-08-02T09:58:12.5Z", {}, "2020-08-02T09:58:12.500000Z", "file", []),
+        ("2020-08-02T09:58:12", {}, "2020-08-02T09:58:12Z", "file", ["assumed-utc"]),
+        ("2020-08-02", {}, "2020-08-02", "file", []),
+        ("yesterday", {}, None, "missing", ["unreadable-datetime-tag"]),
+        ("2020-08-02T09:58:12Z", {"datetime": "2020-08-03"}, "2020-08-03", "request", []),
+        ("2020-08-02T09:58:12Z", {"datetime_source": "none"}, None, "missing", []),
+    ],
+)
+def test_when_a_file_was_taken_as_landmoe_stack_tags_it(
+    client: TestClient,
+    said: str,
+    params: dict[str, str],
+    when: str | None,
+    source: str,
+    codes: list[str],
+    creation: dict[str, str],
+    fit: str,
+) -> None:
+    data = geotiff(tags={"ACQUISITION_DATETIME": said}, **creation)
+    [item] = send(client, data, fit=fit, **params).json()["data"]
+    assert (item["datetime"], item["metadata_source"]["datetime"]) == (when, source)
+    assert [warning["code"] for warning in item["warnings"]] == codes
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
 @pytest.mark.parametrize(
     ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]
 )

@@ -169,11 +169,19 @@ def test_a_stack_may_have_the_flags(client: TestClient, tmp_path: Path) -> None:
         assert np.array_equal(scene.read()[:7], pixels)
         assert np.array_equal(scene.read(8), np.where(judged == 0, deliveries.FILL, judged))
     for fit in ("resize", "grid"):
-        given = {"fit": fit, "datetime": ACQUIRED}
+        given = {"fit": fit}  # when it was taken, MTL and the stack's own tag say
         delivered = client.post("/embed", files=files, data=given).json()["data"]
         stacked = client.post("/embed", files={"tile": path.read_bytes()}, data=given).json()["data"]
         for item, expected in zip(stacked, delivered, strict=True):
-            for name in ("embedding", "cloud_fraction", "quality", "valid_fraction"):
+            assert item["datetime"] is not None
+            for name in (
+                "embedding",
+                "cloud_fraction",
+                "quality",
+                "valid_fraction",
+                "datetime",
+                "metadata_source",
+            ):
                 assert item[name] == expected[name], name
 
 

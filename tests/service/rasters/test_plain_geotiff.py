@@ -67,6 +67,8 @@ def plain_files(draw: st.DrawFn) -> bytes:
                 "TIFFTAG_IMAGEDESCRIPTION": st.just("somewhere"),
                 "AREA_OR_POINT": st.sampled_from(["Area", "Point"]) if crs else st.just("Area"),
                 "SCENE": st.just("LC08"),
+                "ACQUISITION_DATETIME": st.sampled_from(["2020-08-02T09:58:12.1Z", "?"]),
+                "acquisition_datetime": st.just("2020-08-02"),
             },
         )
     )
