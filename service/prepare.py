@@ -18,12 +18,13 @@ from model.bundle import Bundle
 from model.metadata import Acquisition
 from service.describe import DescribedTile as DescribedTile
 from service.describe import PreparedTile as PreparedTile
-from service.describe import Said, where
+from service.describe import Said
 from service.files import File, Source
 from service.nodata import declare
 from service.parameters import RequestOptions, TileParameters
 from service.rasters import geotiff, plain_geotiff, plain_tiff, quality
 from service.rasters.open_raster import OpenRaster
+from service.when_and_where import where
 
 _SMALL_BYTES = 65_536  # of a file and of its pixels; these are ready in half a millisecond,
 _FEW_BLOCKS = 128  # unless they come in many pieces, each of which may have tables of its own

@@ -35,6 +35,7 @@ def geotiff(
     crs: str | None = "EPSG:32633",
     origin: tuple[float, float] = ORIGIN,
     pixel_size: float = 30.0,
+    transform: Affine | None = None,
     nodata: float | None = None,
     descriptions: Sequence[str | None] | None = None,
     scales: Sequence[float] | None = None,
@@ -51,7 +52,7 @@ def geotiff(
     """
     pixels = dn_pixels() if pixels is None else pixels
     count, height, width = pixels.shape
-    transform = Affine(pixel_size, 0.0, origin[0], 0.0, -pixel_size, origin[1])
+    transform = transform or Affine(pixel_size, 0.0, origin[0], 0.0, -pixel_size, origin[1])
     place = {"crs": crs, "transform": transform} if crs else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -15,7 +15,7 @@ from model.bundle import Bundle
 from model.tile_errors import TileWarning
 from model.windows import TILE_SIZE, GridWindow
 from service.allocator import give_back_free_pages
-from service.describe import Description, Place, PreparedTile, Said, where
+from service.describe import Description, PreparedTile, Said
 from service.files import Source
 from service.http.spool import Spool
 from service.outcomes import Skipped
@@ -25,6 +25,7 @@ from service.rasters.geotiff import Limits
 from service.rasters.open_raster import OpenRaster
 from service.rasters.scene_units import WHOLE_PIXELS, scene_units
 from service.rasters.strip import Strip, steps
+from service.when_and_where import Place, where
 
 Window = tuple[GridWindow, PreparedTile | Skipped]
 

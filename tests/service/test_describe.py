@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from starlette.testclient import TestClient
 
-from tests.rasters import Pixels, dn_pixels, geotiff
+from tests.rasters import ORIGIN, Pixels, dn_pixels, geotiff
 from tests.service.embed_requests import send
 
 REFLECTANCE = (dn_pixels() * 2.75e-5 - 0.2).astype(np.float32)
@@ -64,6 +65,35 @@ def test_when_a_file_was_taken_as_landmoe_stack_tags_it(
     [item] = send(client, data, fit=fit, **params).json()["data"]
     assert (item["datetime"], item["metadata_source"]["datetime"]) == (when, source)
     assert [warning["code"] for warning in item["warnings"]] == codes
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("columns", "rows", "words"),
+    [
+        (30.0, -30.0, None),
+        (30.0, 30.0, "from south to north, columns from west to east"),
+        (-30.0, -30.0, "from north to south, columns from east to west"),
+    ],
+)
+def test_rasters_that_are_not_north_up(
+    client: TestClient, columns: float, rows: float, words: str | None, fit: str
+) -> None:
+    data = geotiff(transform=Affine(columns, 0.0, ORIGIN[0], 0.0, rows, ORIGIN[1]))
+    found = warnings(client, data, fit=fit)
+    assert list(found) == ([] if words is None else ["not-north-up"])
+    assert words is None or words in found["not-north-up"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+def test_a_place_that_is_none(client: TestClient, fit: str) -> None:
+    swapped = geotiff(crs="EPSG:4326", origin=(51.0, 114.0), pixel_size=0.0003)  # y is the longitude
+    [item] = send(client, swapped, fit=fit).json()["data"]
+    assert (item["lat"], item["metadata_source"]["location"]) == (None, "missing")
+    told = {warning["code"]: warning["message"] for warning in item["warnings"]}
+    assert "x = 51.00615, y = 113.9938 of the CRS EPSG:4326" in told["unresolved-georeferencing"]
+    assert warnings(client, swapped, location_source="none") == {}
+    assert warnings(client, geotiff(crs=None)) == {}  # which may well have none
 
 
 @pytest.mark.parametrize("fit", ["crop", "grid"])
