@@ -17,7 +17,7 @@ from service.cache import tile_hash
 from service.files import Source
 from service.parameters import TileParameters
 from service.rasters import geotiff, quality
-from service.when_and_where import Place, orientation, when
+from service.when_and_where import Place, night, orientation, when
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class Description:
             *self.warnings,
             *tiles.check_valid(tile.valid),
             *tiles.saturation_warning(tile.dn, tile.valid),
+            *night(acquisition, place),
         ]
         judged: dict[str, Any] = {}
         if flags is not None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileWarning
+from service import sun
 from service.parameters import TileParameters
 from service.rasters import geotiff
 from service.rasters.gdal_tags import ACQUIRED
 from service.rasters.georeference import Georeference, PixelWindow
+
+_FIRST = datetime(2013, 2, 11, tzinfo=UTC)  # the launch of Landsat 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,20 @@ def when(
     warnings: list[TileWarning],
 ) -> tuple[Acquisition | None, str]:
     """The acquisition time that is used, and whose it is."""
+    found, source = _found(given, acquired, parameters, raster, warnings)
+    if found is not None and not _FIRST <= found.when <= datetime.now(UTC) + timedelta(days=1):
+        came = "in the future" if found.when > _FIRST else "before Landsat 8, the first of the seven bands"
+        warnings.append(TileWarning("unlikely-datetime", f"datetime {found.text} is {came}; it was used"))
+    return found, source
+
+
+def _found(
+    given: Acquisition | None,
+    acquired: Acquisition | None,
+    parameters: TileParameters,
+    raster: geotiff.Header,
+    warnings: list[TileWarning],
+) -> tuple[Acquisition | None, str]:
     source = parameters.datetime_source
     if source != "request" and given is not None:
         warnings.append(
@@ -37,6 +56,7 @@ def when(
         )
     if source == "request" and given is not None:
         warnings += _assumed_utc(given, f"datetime {parameters.datetime!r}")
+        warnings += _another(given, acquired, raster)
         return given, "request"
     if source == "request" and acquired is not None:
         return acquired, "file"
@@ -57,6 +77,37 @@ def when(
         except MetadataError as error:
             warnings.append(TileWarning("unreadable-datetime-tag", str(error)))
     return None, "missing"
+
+
+def _another(given: Acquisition, acquired: Acquisition | None, raster: geotiff.Header) -> list[TileWarning]:
+    """A given time that is not the file's: one of the two is another scene's."""
+    if acquired is None and raster.acquired is not None:
+        with suppress(MetadataError):
+            acquired = metadata.parse_datetime(raster.acquired)
+    if acquired is None or abs(given.when.date() - acquired.when.date()) <= timedelta(days=1):
+        return []
+    return [
+        TileWarning(
+            "other-datetime",
+            f"the request says {given.text}, the file {acquired.text}; the request's was used",
+        )
+    ]
+
+
+def night(acquisition: Acquisition | None, place: Place) -> list[TileWarning]:
+    """A time and a place at which there was nothing to see: a local time, or a sign that is lost."""
+    if acquisition is None or not acquisition.has_hour or place.lat is None or place.lon is None:
+        return []
+    height = sun.elevation(acquisition.when, place.lat, place.lon)
+    if height >= 0:
+        return []
+    return [
+        TileWarning(
+            "sun-below-horizon",
+            f"on {acquisition.text} the sun is {-height:.0f} degrees below the horizon at {place.lat:.2f}, "
+            f"{place.lon:.2f}; expected a time in UTC, and longitudes that are negative in the west",
+        )
+    ]
 
 
 def _assumed_utc(acquisition: Acquisition, named: str) -> list[TileWarning]:

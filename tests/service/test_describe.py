@@ -98,6 +98,59 @@ def test_a_place_that_is_none(client: TestClient, fit: str) -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 @pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        ("2020-08-02T09:58:12Z", None),
+        ("2020-08-02", None),
+        ("2020-08-03T01:00:00+09:00", None),
+        ("2020-08-04T10:00:00Z", "other-datetime"),
+        ("2019-08-02", "other-datetime"),
+    ],
+)
+def test_another_time_than_the_files(client: TestClient, when: str, code: str | None, fit: str) -> None:
+    data = geotiff(tags={"ACQUISITION_DATETIME": "2020-08-02T09:58:12Z"})
+    found = warnings(client, data, fit=fit, datetime=when)
+    assert list(found) == ([] if code is None else [code])
+    assert code is None or "the file 2020-08-02T09:58:12Z" in found[code]
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ("1970-01-01T10:00:00Z", "before Landsat 8"),
+        ("2013-02-10", "before Landsat 8"),
+        ("2013-04-01", None),
+        ("2999-01-01", "in the future"),
+    ],
+)
+def test_times_at_which_nothing_was_taken(client: TestClient, when: str, words: str | None) -> None:
+    found = warnings(client, geotiff(), datetime=when)
+    assert list(found) == ([] if words is None else ["unlikely-datetime"])
+    assert words is None or words in found["unlikely-datetime"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("params", "night"),
+    [
+        ({"datetime": "2020-08-02T18:31:00Z"}, False),
+        ({"datetime": "2020-08-02T11:31:00-07:00"}, False),
+        ({"datetime": "2020-12-02T11:31:00Z"}, True),  # half past eleven there
+        ({"datetime": "2020-12-02T11:31:00Z", "location_source": "none"}, False),
+        ({"datetime": "2020-12-02"}, False),
+    ],
+)
+def test_a_time_and_a_place_in_the_dark(
+    client: TestClient, params: dict[str, str], night: bool, fit: str
+) -> None:
+    alberta = geotiff(crs="EPSG:32611", origin=(667_755.0, 5_780_445.0))
+    found = warnings(client, alberta, fit=fit, **params)
+    assert list(found) == (["sun-below-horizon"] if night else [])
+    assert not night or "at 52.14, -114.54" in found["sun-below-horizon"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
     ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]
 )
 def test_many_pixels_at_the_largest_dn(client: TestClient, pixels: Pixels, value: float, fit: str) -> None:
