@@ -40,7 +40,8 @@ def check_valid(valid: npt.NDArray[np.bool_]) -> tuple[TileWarning, ...]:
         raise TileError(
             "empty-tile",
             f"none of the {total} pixels is valid; expected at least one that is neither nodata, NaN nor "
-            "0 in any of the seven bands, nor hidden by a mask or an alpha band of the file",
+            "0 (as clipped reflectance may be) in any of the seven bands, nor hidden by a mask or an alpha "
+            "band of the file",
         )
     if count < MIN_VALID_FRACTION * total:
         return (TileWarning("mostly-nodata", f"only {count / total:.1%} of the tile's pixels are valid"),)

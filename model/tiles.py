@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.band_selection import select_bands
+from model.clipped import clipped_warning
 from model.missing import check_valid, fill, find_missing
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
@@ -128,6 +129,7 @@ def prepare(
         missing |= find_missing(pixels[-1], None)
     valid = np.logical_not(missing.any(axis=0))
     check_valid(valid)
+    clipped = clipped_warning(seven, valid)
     resolved, warnings = resolve_units(
         seven,
         valid,
@@ -149,7 +151,7 @@ def prepare(
                     "as -9999 is, and taken as missing; the file declares no such value (nodata= does)",
                 ),
             )
-    return Prepared(dn, valid, chosen, resolved.name, warnings)
+    return Prepared(dn, valid, chosen, resolved.name, (*warnings, *clipped))
 
 
 def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | None = None) -> Tile:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import tiles
+from model.clipped import clipped_warning
 from model.tile_errors import TileError, TileWarning
 from model.units import Units, resolve_units
 from service.parameters import TileParameters
@@ -43,7 +44,7 @@ def scene_units(
     """
     header, index = raster.header, [band - 1 for band in bands]
     pixels, valid = _sample(raster, bands, strip_rows, stopped)
-    return resolve_units(
+    units, warnings = resolve_units(
         pixels,
         valid,
         units=parameters.units,
@@ -52,6 +53,7 @@ def scene_units(
         file_scales=[header.scales[i] for i in index],
         file_offsets=[header.offsets[i] for i in index],
     )
+    return units, (*warnings, *clipped_warning(pixels, valid))
 
 
 def _sample(

@@ -168,7 +168,22 @@ def test_pixels_that_are_missing_are_not_saturated(client: TestClient) -> None:
     pixels = dn_pixels()
     pixels[4, :10] = 65535
     pixels[5, :10] = 0
-    assert warnings(client, geotiff(pixels)) == {}
+    assert "saturated" not in warnings(client, geotiff(pixels))
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+def test_reflectance_that_was_clipped(client: TestClient, fit: str) -> None:
+    dark = REFLECTANCE.copy()
+    dark[5:, :8] = -0.01  # water, in the bands where it is darkest
+    assert warnings(client, geotiff(dark), fit=fit) == {}
+    found = warnings(client, geotiff(dark.clip(0, 1)), fit=fit)
+    assert list(found) == ["partly-zero"]
+    assert "19.5%" in found["partly-zero"]
+    dark[:, :8] = 0  # nothing there
+    assert warnings(client, geotiff(dark), fit=fit) == {}
+    refused = send(client, geotiff((REFLECTANCE - 0.2).clip(0, 1)), fit=fit)
+    assert refused.status_code == 422
+    assert "clipped reflectance" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("fit", ["crop", "grid"])
