@@ -76,4 +76,9 @@ class Client:
             raise RuntimeError(
                 "the client is not open; expected `with Client(...) as client:` around its use"
             )
-        return self._portal.call(function)
+        asked = self._portal.start_task_soon(function)
+        try:
+            return asked.result()
+        except BaseException:  # Ctrl-C: nothing goes on behind the back of a notebook
+            asked.cancel()
+            raise

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -113,6 +116,24 @@ def test_many_tiles_are_divided_and_come_back_in_order() -> None:
     assert len(done) == 13
     assert done[-1] == (50, 50)
     assert many.summary["embedded"] == 50
+
+
+def test_an_interrupted_call_goes_no_further() -> None:
+    tiles = [geotiff(dn_pixels(seed=n)) for n in range(10)] * 50
+    done: list[int] = []
+
+    def progress(number: int, _: int) -> None:
+        done.append(number)
+        if number == 3:  # Ctrl-C
+            signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
+
+    with local({"tiles_per_request": 1, "concurrency": 1}) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.embed(tiles, progress=progress)
+        assert len(client.embed(tiles[:2])) == 2
+        reached = len(done)
+        time.sleep(0.2)
+        assert len(done) == reached < len(tiles)
 
 
 def test_what_the_caller_s_progress_raises_is_raised_as_it_is(client: Client) -> None:
