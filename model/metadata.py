@@ -26,6 +26,7 @@ _DATETIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d+))?)?(?:([Zz])|([+-])(\d{2}):(\d{2}))?",
     re.ASCII,
 )
+_LOST_PLUS = re.compile(r":\d{2} \d{2}:\d{2}$", re.ASCII)  # a query has it as a blank
 _TIFF_DATETIME = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})", re.ASCII)  # TIFF 6.0, page 31
 
 
@@ -69,7 +70,8 @@ def parse_datetime(text: str) -> Acquisition:
     except (ValueError, OverflowError) as error:
         # OverflowError: a zone that carries the first or last representable day out of range.
         raise MetadataError(f"datetime {_shown(text)}: {error}; {EXPECTED_DATETIME}") from error
-    raise MetadataError(f"datetime {_shown(text)} cannot be read; {EXPECTED_DATETIME}")
+    hint = "; the + of a zone is %2B in a URL" if _LOST_PLUS.search(text) else ""
+    raise MetadataError(f"datetime {_shown(text)} cannot be read; {EXPECTED_DATETIME}{hint}")
 
 
 def parse_tiff_datetime(text: str) -> Acquisition:

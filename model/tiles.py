@@ -48,6 +48,7 @@ GSD_TOLERANCE = 1.25  # ratio; 24 to 37.5 m pass (a 30 m grid in degrees is off 
 FIT_CHOICES = (
     "fit=crop (the centre 40 x 40), fit=resize (the whole to 40 x 40) or fit=grid (every 40 x 40 window)"
 )
+FIT_SMALL = "fit=resize (the whole to 40 x 40); crop and grid need 40 px a side"
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,11 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
     height, width = valid.shape
     if mode is None:
         if min(height, width) < TILE_SIZE or max(height, width) > CROP_MAX:
+            choices = FIT_CHOICES if min(height, width) >= TILE_SIZE else FIT_SMALL
             raise TileError(
                 "wrong-size",
                 f"the raster is {width} x {height} px; only sides of {TILE_SIZE} to {CROP_MAX} px are "
-                f"cropped unasked. Send {FIT_CHOICES}",
+                f"cropped unasked. Send {choices}",
             )
         mode = "crop"
     if mode == "crop":

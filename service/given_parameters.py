@@ -5,7 +5,7 @@ An empty text counts as missing, since that is what a form with a blank field se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -39,11 +39,7 @@ def parse(
     """
     known = PER_TILE | options.model_fields.keys() | {METADATA}
     if unknown := sorted(values.keys() - known):
-        raise RequestError(
-            "unknown-parameter",
-            f"unknown {'parameter' if len(unknown) == 1 else 'parameters'} "
-            f"{', '.join(map(_shown, unknown[:10]))}; known are {', '.join(sorted(known))}",
-        )
+        raise _unknown([_shown(name) for name in unknown[:10]], known)
     objects = _metadata_objects(values, tiles)
     once: dict[str, str] = {}
     per_tile: dict[str, Sequence[str]] = {}
@@ -133,11 +129,22 @@ def _validate(model: type[_Model], row: Mapping[str, Any]) -> _Model | RequestEr
     try:
         return model.model_validate(row)
     except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)[:10]
+        if unknown := [_shown_name(e["loc"]) for e in errors if e["type"] == "extra_forbidden"]:
+            return _unknown(unknown, model.model_fields)
         problems = [
             f"{_shown_name(e['loc'])} is {_told(e['input'])}: {e['msg'][0].lower()}{e['msg'][1:]}"
-            for e in error.errors(include_url=False, include_context=False)[:10]
+            for e in errors
         ]
         return RequestError("bad-parameter", "; ".join(problems))
+
+
+def _unknown(shown: Sequence[str], known: Iterable[str]) -> RequestError:
+    return RequestError(
+        "unknown-parameter",
+        f"unknown {'parameter' if len(shown) == 1 else 'parameters'} {', '.join(shown)}; known are "
+        f"{', '.join(sorted(known))}",
+    )
 
 
 def _shown_name(location: Sequence[int | str]) -> str:

@@ -160,12 +160,20 @@ def test_valid_fraction_is_that_of_the_crop():
     np.testing.assert_array_equal(tile.dn, dn[:, 10:50, 10:50])  # not filled
 
 
-@pytest.mark.parametrize("size", [(39, 40), (40, 64), (64, 64), (1001, 1001), (22, 22)])
+@pytest.mark.parametrize("size", [(40, 64), (64, 64), (1001, 1001)])
 def test_other_sizes_name_the_three_choices(size):
     with pytest.raises(TileError, match=r"fit=crop.*fit=resize.*fit=grid") as caught:
         tiles.fit(dn_pixels(*size), all_valid(*size))
     assert caught.value.code == "wrong-size"
     assert f"{size[1]} x {size[0]} px" in caught.value.message
+
+
+@pytest.mark.parametrize("size", [(39, 40), (22, 22), (100, 30)])
+def test_small_sizes_name_the_choice_that_takes_them(size):
+    with pytest.raises(TileError, match="Send fit=resize") as caught:
+        tiles.fit(dn_pixels(*size), all_valid(*size))
+    assert "fit=crop" not in caught.value.message
+    assert tiles.fit(dn_pixels(*size), all_valid(*size), "resize").dn.shape == (7, 40, 40)
 
 
 def test_explicit_modes_take_other_sizes():

@@ -18,6 +18,8 @@ from tests.service.embed_requests import TIFF, send
         ({"lat": "nan", "lon": "3"}, ["lat", "'nan'", "finite"]),
         ({"lat": "5"}, ["lat", "lon", "both"]),
         ({"datetime": "yesterday"}, ["datetime", "'yesterday'", "RFC 3339"]),
+        ({"datetime": "2020-08-02T18:31:00 02:00"}, ["datetime", "RFC 3339", "%2B"]),  # a + came as a blank
+        ({"metadata": '[{"date": "2020-08-02"}]'}, ["unknown parameter date", "known are", "datetime"]),
         ({"normalize": "perhaps"}, ["normalize", "'perhaps'"]),
         ({"bands": "1,2"}, ["bands", "seven"]),
         ({"units": "kelvin"}, ["units", "'kelvin'", "'reflectance'"]),
