@@ -12,7 +12,7 @@ import httpx
 from service.clients.answers import Reader, of_classify, of_embed
 from service.clients.connection import Connection
 from service.clients.errors import ClientError, ProblemError, first_of
-from service.clients.given_tiles import as_tiles
+from service.clients.given_tiles import as_tiles, check_common
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
 from service.clients.tile_requests import TileRequest, requests
 from service.clients.tiles import Tile, as_text
@@ -172,6 +172,7 @@ class AsyncClient:
         keep_going: bool,
     ) -> Answer[R]:
         given = as_tiles(tiles)
+        check_common(options)
         if not keep_going:
             for tile in given:
                 _ = tile.size  # before anything is sent

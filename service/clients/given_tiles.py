@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from service.clients.errors import UnusableTileError
 from service.clients.links import is_link
 from service.clients.tiles import Tile
 from service.files import DELIVERY_PARTS
+from service.parameters import PER_TILE
 
 _ONE = (Tile, str, bytes, bytearray, memoryview, Mapping)
 
@@ -27,6 +28,20 @@ def as_tiles(given: Iterable[Any] | Any) -> list[Tile]:
     # An array of four dimensions is many tiles.
     one = isinstance(given, _ONE) or not isinstance(given, Iterable) or getattr(given, "ndim", 4) == 3
     return [tile for each in ([given] if one else given) for tile in _tiles(each)]
+
+
+def check_common(options: Mapping[str, Any]) -> None:
+    """Refuses lists of what holds for all tiles.
+
+    Raises:
+        TypeError: what was said is a list of values.
+    """
+    for name in PER_TILE & options.keys():
+        if isinstance(value := options[name], Sized) and not isinstance(value, str) and name != "bands":
+            raise TypeError(
+                f"{name} is a {type(value).__name__} of {len(value)}; expected one value for all tiles (what "
+                f"differs from tile to tile stands in Tile(..., {name}=...))"
+            )
 
 
 def _tiles(given: Any) -> list[Tile]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
+from model.bands import BANDS
 from service.clients.errors import UnusableTileError
 from service.clients.links import is_link, without_query
 from service.nodata import NONE
@@ -160,6 +161,11 @@ class Tile:
         if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
             raise UnusableTileError(
                 f"the array is {pixels.dtype} {pixels.shape}; expected numbers (7, height, width)"
+            )
+        if pixels.shape[2] == len(BANDS) != pixels.shape[0]:
+            raise UnusableTileError(
+                f"the array is {pixels.shape}, its bands last; expected (7, height, width), as "
+                "numpy.moveaxis(array, -1, 0) makes it"
             )
         if pixels.dtype == np.float16:  # TIFF has it, GDAL before 3.11 does not
             pixels = pixels.astype(np.float32)

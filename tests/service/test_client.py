@@ -267,6 +267,20 @@ def test_what_is_no_tile(client: Client, given: Any) -> None:
         client.embed(given)
 
 
+def test_an_array_with_its_bands_last_is_told_how_to_turn(client: Client) -> None:
+    with pytest.raises(UnusableTileError, match=r"\(41, 41, 7\), its bands last.*numpy\.moveaxis"):
+        client.embed([dn_pixels().transpose(1, 2, 0)])
+
+
+@pytest.mark.parametrize("values", [["2020-08-02", "2020-08-03"], np.array([47.0, 48.0])])
+def test_a_value_for_each_tile_stands_in_the_tile(client: Client, values: Any) -> None:
+    name = "datetime" if isinstance(values, list) else "lat"
+    with pytest.raises(
+        TypeError, match=rf"{name} is a \w+ of 2; expected one value .* Tile\(\.\.\., {name}="
+    ):
+        client.embed([geotiff(), geotiff()], **{name: values})
+
+
 def test_the_key_is_sent() -> None:
     key = "k" * 20
     with local({"api_key": key}, api_keys=key) as client:
