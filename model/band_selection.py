@@ -20,6 +20,7 @@ from model.band_names import (
 )
 from model.bands import BANDS, COMMON_NAMES
 from model.tile_errors import TileError
+from model.units import SENTINEL_2_OFFSET
 
 NUM_BANDS = len(BANDS)
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
@@ -39,11 +40,12 @@ _KNOWN_COUNTS = {
     11: "If this is Landsat B1..B11, send bands=1,2,3,4,5,6,7",
     12: (
         "If this is Sentinel-2 L2A in the order B01..B08, B8A, B09, B11, B12, send bands=1,2,3,4,9,11,12 and "
-        "units=reflectance_1e4"
+        f"units=reflectance_1e4; where {SENTINEL_2_OFFSET}"
     ),
     13: (
         "If this is Sentinel-2 L1C in the order B01..B08, B8A, B09..B12, send bands=1,2,3,4,9,12,13; "
-        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12; and units=reflectance_1e4"
+        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12; and units=reflectance_1e4; "
+        f"where {SENTINEL_2_OFFSET}"
     ),
 }
 

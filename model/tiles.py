@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model.band_selection import select_bands
-from model.clipped import clipped_warning
+from model.clipping import clipped_warning, saturation_warning
 from model.missing import check_valid, fill, find_missing
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
-from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, saturation_warning, to_dn
+from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, to_dn
 from model.windows import TILE_SIZE, GridWindow, Window, windows
 
 __all__ = [

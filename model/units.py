@@ -26,8 +26,13 @@ MIN_HIGH_REFLECTANCE = 0.001
 # DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
 # reflectance times 10,000 has its median above 5,500 over snow and cloud only.
 MIN_MEDIAN_DN = 5_500
-SATURATED_FROM = 0.05  # share of pixels at the largest DN; snow and glint reach it here and there
 MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
+
+# To Sentinel-2 by ESA since January 2022 (processing baseline 04.00); some who pass it on take it off.
+SENTINEL_2_ADDS = 1_000
+SENTINEL_2_OFFSET = (
+    "1,000 was added, as to ESA's Sentinel-2 products since January 2022, send scale=0.0001 and offset=-0.1"
+)
 
 _CHOICES = (
     "say what they are: units=dn (Collection-2 Level-2 DN), units=reflectance (0 to 1), "
@@ -142,27 +147,6 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
     return dn
 
 
-def saturation_warning(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> tuple[TileWarning, ...]:
-    """Warn of many pixels at the largest DN, which whatever is brighter becomes.
-
-    Args:
-        dn: uint16 (7, H, W).
-        valid: bool (H, W); one at least.
-    """
-    if dn.max() < DN_MAX:
-        return ()
-    share = np.count_nonzero((dn == DN_MAX).any(axis=0) & valid) / np.count_nonzero(valid)
-    if share < SATURATED_FROM:
-        return ()
-    return (
-        TileWarning(
-            "saturated",
-            f"{share:.1%} of the valid pixels have the largest DN, {DN_MAX}, in some band: saturated, or a "
-            "value for what is missing, which nodata= names",
-        ),
-    )
-
-
 def _assumed(scale: float | None, offset: float | None, named: str = "scale") -> tuple[TileWarning, ...]:
     """Of an offset alone, and of a scale alone if it is Landsat's: with others 0 is what is meant."""
     if scale is None:
@@ -201,6 +185,7 @@ def _by_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Units:
     elif MAX_REFLECTANCE < high <= 20_000 and median < MIN_MEDIAN_DN:
         guess = (
             ". If this is reflectance times 10,000, as in HLS and Sentinel-2 L2A, send units=reflectance_1e4"
+            f"; where {SENTINEL_2_OFFSET}"
         )
     raise TileError(
         "unknown-units",
@@ -225,13 +210,25 @@ def _checked(
     )
     bright_enough = median >= MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET and high >= MIN_HIGH_REFLECTANCE
     if dark_enough and bright_enough:  # False for the NaN that absurd floats give
-        return units, ()
+        return units, _possible_offset(low) if units.name == "reflectance_1e4" else ()
     name = "scale and offset" if units.name == "scale_offset" else f"units={units.name}"
     return units, (
         TileWarning(
             "unlikely-units",
             f"with {name} the median reflectance is {median:.4g} and the 99th percentile {high:.4g}; the "
             f"values (median {middle:.6g}, 1st percentile {low:.6g}, 99th {top:.6g}) look like another unit",
+        ),
+    )
+
+
+def _possible_offset(low: float) -> tuple[TileWarning, ...]:
+    if low < SENTINEL_2_ADDS:
+        return ()
+    return (
+        TileWarning(
+            "possible-offset",
+            f"hardly a value is below {SENTINEL_2_ADDS:,} (1st percentile {low:.6g}), a reflectance of 0.1, "
+            f"as over snow and cloud; or, where {SENTINEL_2_OFFSET}",
         ),
     )
 

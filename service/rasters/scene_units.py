@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import tiles
-from model.clipped import clipped_warning
+from model.clipping import clipped_warning
 from model.tile_errors import TileError, TileWarning
 from model.units import Units, resolve_units
 from service.parameters import TileParameters

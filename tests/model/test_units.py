@@ -59,7 +59,8 @@ def test_auto_refuses_reflectance_times_10_000_and_names_it(dtype):
     error = refused(TIMES_10_000.astype(dtype))
     assert error.code == "unknown-units"
     assert f"{np.median(TIMES_10_000):.6g}" in error.message  # the values seen
-    assert error.message.endswith("send units=reflectance_1e4")
+    assert "send units=reflectance_1e4; where 1,000 was added" in error.message  # which Sentinel-2 has
+    assert error.message.endswith("send scale=0.0001 and offset=-0.1")
     for choice in ("units=dn", "units=reflectance ", "scale="):
         assert choice in error.message
 
@@ -151,6 +152,16 @@ def test_bad_parameters(given):
 )
 def test_an_unlikely_unit_is_obeyed_with_a_warning(pixels, given):
     assert resolve(pixels, **given)[1] == ["unlikely-units"]
+
+
+def test_what_esa_adds_to_sentinel_2_is_not_taken_for_reflectance_without_a_word():
+    added = TIMES_10_000 + 1_000
+    units, (warning,) = resolve_units(added, ALL, units="reflectance_1e4")
+    assert (units.name, warning.code) == ("reflectance_1e4", "possible-offset")
+    assert "scale=0.0001 and offset=-0.1" in warning.message
+    assert resolve(added, scale=1e-4, offset=-0.1) == ("scale_offset", [])
+    same = convert(TIMES_10_000, units="reflectance_1e4")
+    np.testing.assert_array_equal(convert(added, scale=1e-4, offset=-0.1), same)
 
 
 @pytest.mark.parametrize(
