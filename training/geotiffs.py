@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from model import metadata, tiles
 from model.metadata import Acquisition, MetadataError
-from model.tile_errors import TileError
+from model.tile_errors import TileError, TileWarning
 from training import listing as listings
 from training.listing import Listed, Listing
 from training.rasters import Header, centre, open_raster, read_header, read_pixels, tag_time
@@ -84,6 +84,7 @@ def read_tile(
         gsd=header.gsd * tile.window.height / image_size,
         group=path.stem,
         labels=labels or (),
+        warnings=prepared.warnings,
     )
 
 
@@ -102,7 +103,7 @@ def read_scene(
         with open_raster(path) as raster:
             said = replace(said, when=when or tag_time(raster))
             header = read_header(raster)
-            units = _scene_units(raster, header, source, path.name)
+            units, warnings = _scene_units(raster, header, source, path.name)
             row = -1
             for grid in tiles.windows(raster.height, raster.width, source.stride):
                 if grid.row != row:
@@ -110,7 +111,8 @@ def read_scene(
                     rows = tiles.Window(grid.window.row_off, 0, image_size, raster.width)
                     strip = read_pixels(raster, rows)
                 at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
-                yield from _window_sample(strip[at], path, header, units, grid.window, said)
+                for sample in _window_sample(strip[at], path, header, units, grid.window, said):
+                    yield replace(sample, warnings=warnings)
     except (RasterioError, OSError, TileError, MetadataError) as error:
         yield Skipped(str(path), _reason(error))
 
@@ -177,12 +179,16 @@ def _prepared(pixels: NDArray[Any], header: Header, source: SourceConfig, name: 
     )
 
 
-def _scene_units(raster: Any, header: Header, source: SourceConfig, name: str) -> SourceConfig:
-    """The source with its units decided, by a thinned reading of the whole scene."""
+def _scene_units(
+    raster: Any, header: Header, source: SourceConfig, name: str
+) -> tuple[SourceConfig, tuple[TileWarning, ...]]:
+    """The source with its units decided, by a thinned reading of the whole scene; and what is odd there."""
     step = max(1, max(raster.height, raster.width) // 1000)
     shape = max(1, raster.height // step), max(1, raster.width // step)
-    decided = _prepared(read_pixels(raster, shape=shape), header, source, name).units
-    return source if decided == "scale_offset" else source.model_copy(update={"units": decided})
+    found = _prepared(read_pixels(raster, shape=shape), header, source, name)
+    if found.units == "scale_offset":
+        return source, found.warnings
+    return source.model_copy(update={"units": found.units}), found.warnings
 
 
 def _window_sample(

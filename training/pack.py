@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -20,7 +21,7 @@ from training import geotiffs, places, shards, sources, splits_file
 from training.jobs import Job, plan, read_list
 from training.places import SplitConfig
 from training.shards import PackedSet, PackError, Shard
-from training.sources import Sample, Skipped, SourceConfig
+from training.sources import Sample, Skipped, SourceConfig, Warned
 from training.splits_file import LastSplits
 
 IMAGE_SIZE = 40  # px, a side; the network's input
@@ -140,15 +141,15 @@ def _finish(
     """Splits over everything, the lists, and last the manifest: with it the set counts as packed."""
     found: list[Shard] = []
     skipped = list(missing)
+    warned: list[Warned] = []
     for job in jobs:
-        count, without_tile = shards.read_record(out / "shards" / job.name)
+        count, without_tile, odd = shards.read_record(out / "shards" / job.name)
         skipped += without_tile
+        warned += odd
         if count:
             found.append(Shard(out / "shards" / job.name, job.source.name, count))
-    with (out / "skipped.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "reason"])
-        writer.writerows([s.path, s.reason] for s in skipped)
+    _write_csv(out / "skipped.csv", ("path", "reason"), [(s.path, s.reason) for s in skipped])
+    _write_csv(out / "warnings.csv", Warned._fields, warned)
     if not found:
         reasons = f"; {len(skipped)} files were skipped, the first: {skipped[0].reason}" if skipped else ""
         raise PackError(f"no tile in any source{reasons} (all in {out / 'skipped.csv'})")
@@ -178,6 +179,7 @@ def _finish(
         "config": config.model_dump(mode="json"),
         "tiles": everything.count,
         "skipped": len(skipped),
+        "warned": Counter(one.code for one in warned),
         "splits": places.summary(place, split),
         "moved": splits_file.moved(before, split),
         "shards": [{"name": s.path.name, "source": s.source, "count": s.count} for s in found],
@@ -187,6 +189,13 @@ def _finish(
     partial.replace(out / splits_file.MANIFEST)
     (out / splits_file.BEFORE).unlink(missing_ok=True)
     return shards.open_packed(out)
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 def report(packed: PackedSet) -> str:
@@ -203,4 +212,7 @@ def report(packed: PackedSet) -> str:
         )
     if skipped := packed.manifest["skipped"]:
         lines.append(f"  {skipped:,} files gave no tile: {packed.path / 'skipped.csv'}")
+    if warned := packed.manifest.get("warned"):
+        counts = ", ".join(f"{code} ({count:,})" for code, count in warned.items())
+        lines.append(f"  files with warnings: {counts}: {packed.path / 'warnings.csv'}")
     return "\n".join(lines)

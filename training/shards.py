@@ -2,6 +2,7 @@
 
     PACKED/manifest.json           what was packed, from what, with which settings
     PACKED/skipped.csv             every file that gave no tile, and why
+    PACKED/warnings.csv            files whose values are odd, and how
     PACKED/splits.csv              every tile with its place, split and position
     PACKED/shards/NAME/*.npy       one array per column, one row per tile
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from model import metadata
 from model.config import PREPROCESSING_VERSION, HourConvention
-from training.sources import Sample, Skipped
+from training.sources import Sample, Skipped, Warned
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test", "buffer")  # codes in the column `split`; buffer belongs to none
@@ -169,16 +170,26 @@ def write_shard(
     if samples:
         for name, array in columns(samples, hour_convention).items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
-    record = {"count": len(samples), "skipped": [[s.path, s.reason] for s in skipped]}
+    # Of a scene once: all of its windows have the same.
+    warned = {(s.group, w.code): w.message for s in samples for w in s.warnings}
+    record = {
+        "count": len(samples),
+        "skipped": [[s.path, s.reason] for s in skipped],
+        "warned": [[*key, message] for key, message in warned.items()],
+    }
     (partial / "shard.json").write_text(json.dumps(record))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def read_record(folder: Path) -> tuple[int, list[Skipped]]:
-    """Tiles in a finished shard, and the files that gave none."""
+def read_record(folder: Path) -> tuple[int, list[Skipped], list[Warned]]:
+    """Tiles in a finished shard, the files that gave none, and what is odd about others."""
     record = json.loads((folder / "shard.json").read_text())
-    return record["count"], [Skipped(path, reason) for path, reason in record["skipped"]]
+    return (
+        record["count"],
+        [Skipped(path, reason) for path, reason in record["skipped"]],
+        [Warned(*warned) for warned in record.get("warned", [])],
+    )
 
 
 def save_column(shard: Shard, name: str, array: NDArray[Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import metadata, tiles
 from model.bands import BANDS
 from model.metadata import Acquisition, MetadataError
+from model.tile_errors import TileWarning
 from training.listing import Listed, Listing
 
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
@@ -76,6 +77,7 @@ class Sample:
     group: str  # the scene or patch it comes from
     labels: tuple[str, ...] = ()
     b1_estimated: bool = False  # the coastal band was computed from the others
+    warnings: tuple[TileWarning, ...] = ()  # of the file's values
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,14 @@ class Skipped:
 
     path: str
     reason: str
+
+
+class Warned(NamedTuple):
+    """A file or scene whose values are odd, and how."""
+
+    file: str
+    code: str
+    message: str
 
 
 def npz_names(path: Path) -> list[str]:

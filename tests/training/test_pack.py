@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from model.config import PREPROCESSING_VERSION
-from tests.rasters import geotiff
+from tests.rasters import dn_pixels, geotiff
 from tests.training.packed import npz, packed, packing, write
 from training import shards
 from training.cli import app
@@ -156,3 +157,20 @@ def test_changed_labels_are_packed_anew(tmp_path: Path) -> None:
     write(tmp_path / "ben/labels/x.json", b"[]")
     with pytest.raises(PackError, match="no list 'labels'"):
         packing(tmp_path, source)
+
+
+def test_values_that_are_odd_are_told_once_for_each_file(tmp_path: Path) -> None:
+    write(tmp_path / "tiles/good.tif", geotiff())
+    write(tmp_path / "tiles/tagged.tif", geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7))
+    write(tmp_path / "tiles/scene.tif", geotiff(dn_pixels(80, 120), scales=[2.75e-5] * 7, offsets=[0] * 7))
+    out = tmp_path / "out"
+    given = ["pack", str(tmp_path / "tiles"), "-o", str(out), "--workers", "1"]
+    for _ in range(2):  # told again where all is there
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 0, result.output
+        assert "files with warnings: assumed-offset (2): " in result.output.replace("\n", " ")
+    with (out / "warnings.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["file"] for row in rows) == ["scene", "tagged"]
+    assert all("came without offset" in row["message"] for row in rows)
+    assert CliRunner().invoke(app, [*given, "--units", "dn"]).output.count("warnings") == 0
