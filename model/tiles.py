@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -209,10 +210,22 @@ def cut_window(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
     return pixels[..., rows, cols]
 
 
-def pixel_size_warning(gsd_m: float | None) -> tuple[TileWarning, ...]:
-    """Warn of a pixel size far from the 30 m that the network was trained on; None = unknown = no warning."""
-    if gsd_m is None or 1 / GSD_TOLERANCE <= gsd_m / GSD <= GSD_TOLERANCE:
+def pixel_size_warning(gsd_m: float | None, window: Window | None = None) -> tuple[TileWarning, ...]:
+    """Warn of a pixel size far from the 30 m that the network was trained on.
+
+    Args:
+        gsd_m: in the file; None = unknown = no warning.
+        window: that became a tile; one of another size was resized, and so were its pixels.
+    """
+    if gsd_m is None:
         return ()
+    seen_m = gsd_m if window is None else gsd_m * math.sqrt(window.height * window.width) / TILE_SIZE
+    if 1 / GSD_TOLERANCE <= seen_m / GSD <= GSD_TOLERANCE:
+        return ()
+    resized = "" if seen_m == gsd_m else f" ({gsd_m:.4g} m before fit=resize)"
     return (
-        TileWarning("unusual-pixel-size", f"pixels are {gsd_m:.4g} m; the network was trained on {GSD:g} m"),
+        TileWarning(
+            "unusual-pixel-size",
+            f"pixels are {seen_m:.4g} m{resized}; the network was trained on {GSD:g} m",
+        ),
     )

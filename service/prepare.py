@@ -130,7 +130,7 @@ def _prepared(
             f"{options.max_cloud_fraction:.1%}",
         )
     description = said.of(header, acquired, seven.units)
-    description.warnings += [*seven.warnings, *tiles.pixel_size_warning(header.gsd_m)]
+    description.warnings += [*seven.warnings, *tiles.pixel_size_warning(header.gsd_m, tile.window)]
     return description.tile(tile, where(said.parameters, header, description.warnings), flags)
 
 

@@ -149,6 +149,25 @@ def test_a_time_and_a_place_in_the_dark(
     assert not night or "at 52.14, -114.54" in found["sun-below-horizon"]
 
 
+@pytest.mark.parametrize(
+    ("side", "pixel_size", "words"),
+    [
+        (40, 30, None),
+        (80, 15, None),  # 30 m, as the network sees them
+        (48, 30, None),
+        (100, 30, "pixels are 75"),
+        (21, 30, "pixels are 15.7"),
+    ],
+)
+def test_resized_pixels_are_those_that_the_network_sees(
+    client: TestClient, side: int, pixel_size: float, words: str | None
+) -> None:
+    data = geotiff(dn_pixels(side, side), pixel_size=pixel_size)
+    found = warnings(client, data, fit="resize")
+    assert list(found) == ([] if words is None else ["unusual-pixel-size"])
+    assert words is None or words in found["unusual-pixel-size"]
+
+
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 @pytest.mark.parametrize(
     ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]
