@@ -87,7 +87,7 @@ def test_hls(shared):
     assert "send bands=1,2,3,4,5,6,7" in error.message
     error = refused(path, bands="1,2,3,4,5,6,7")
     assert error.code == "unknown-units"
-    assert error.message.endswith("send units=reflectance_1e4")
+    assert "send units=reflectance_1e4" in error.message
     ready = prepare(read(path.read_bytes()), path, bands="1,2,3,4,5,6,7", units="reflectance_1e4")
     assert (ready.units, ready.warnings) == ("reflectance_1e4", ())
     assert 7_273 < np.median(ready.dn) < 20_000
@@ -102,7 +102,7 @@ def test_sentinel_2_with_13_bands(shared):
         assert error.code == "wrong-band-count"
         assert "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12" in error.message
         error = refused(path, bands="1,2,3,4,13,11,12")
-        assert error.message.endswith("send units=reflectance_1e4")
+        assert "send units=reflectance_1e4" in error.message
         raster = read(path.read_bytes())
         ready = prepare(raster, path, bands="1,2,3,4,13,11,12", units="reflectance_1e4")
         assert ready.warnings == ()
