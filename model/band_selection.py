@@ -20,7 +20,7 @@ from model.band_names import (
 )
 from model.bands import BANDS, COMMON_NAMES
 from model.tile_errors import TileError
-from model.units import SENTINEL_2_OFFSET
+from model.unit_doubts import SENTINEL_2_OFFSET
 
 NUM_BANDS = len(BANDS)
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.bands import DN_MAX, DN_MIN_VALID, DN_OFFSET, DN_SCALE
 from model.tile_errors import TileError, TileWarning
+from model.unit_doubts import SENTINEL_2_OFFSET, assumed, possible_offset
 
 UnitsChoice = Literal["auto", "dn", "reflectance", "reflectance_1e4"]
 UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
@@ -27,12 +28,6 @@ MIN_HIGH_REFLECTANCE = 0.001
 # reflectance times 10,000 has its median above 5,500 over snow and cloud only.
 MIN_MEDIAN_DN = 5_500
 MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
-
-# To Sentinel-2 by ESA since January 2022 (processing baseline 04.00); some who pass it on take it off.
-SENTINEL_2_ADDS = 1_000
-SENTINEL_2_OFFSET = (
-    "1,000 was added, as to ESA's Sentinel-2 products since January 2022, send scale=0.0001 and offset=-0.1"
-)
 
 _CHOICES = (
     "say what they are: units=dn (Collection-2 Level-2 DN), units=reflectance (0 to 1), "
@@ -89,14 +84,14 @@ def resolve_units(
             raise TileError(
                 "bad-parameter", f"units={units} came with scale or offset; expected one or the other"
             )
-        assumed = _assumed(scale, offset)
+        doubts = assumed(scale, offset)
         scale, offset = 1.0 if scale is None else scale, 0.0 if offset is None else offset
         if not (math.isfinite(scale) and math.isfinite(offset) and scale != 0):
             raise TileError(
                 "bad-parameter", f"scale={scale}, offset={offset}; expected finite numbers, scale not 0"
             )
         found, warnings = _checked(_uniform("scale_offset", scale, offset, count), pixels, valid)
-        return found, (*assumed, *warnings)
+        return found, (*doubts, *warnings)
     if units == "dn":
         return _checked(_uniform("dn", DN_SCALE, DN_OFFSET, count), pixels, valid)
     if units == "reflectance":
@@ -114,7 +109,7 @@ def resolve_units(
             )
         found, warnings = _checked(Units("scale_offset", scales, offsets), pixels, valid)
         alone = scales[0] if len(set(scales)) == 1 and not any(offsets) else 1.0
-        return found, (*_assumed(alone, None, "the file's scale tag"), *warnings)
+        return found, (*assumed(alone, None, "the file's scale tag"), *warnings)
     return _by_values(pixels, valid), ()
 
 
@@ -145,26 +140,6 @@ def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units
     dn = np.clip(np.rint(values), DN_MIN_VALID, DN_MAX).astype(np.uint16)
     dn[missing] = 0
     return dn
-
-
-def _assumed(scale: float | None, offset: float | None, named: str = "scale") -> tuple[TileWarning, ...]:
-    """Of an offset alone, and of a scale alone if it is Landsat's: with others 0 is what is meant."""
-    if scale is None:
-        return (
-            TileWarning(
-                "assumed-scale",
-                f"offset={offset:g} came without scale, which was taken as 1; send scale=1 if it is meant",
-            ),
-        )
-    if offset is None and math.isclose(scale, DN_SCALE, rel_tol=0.01):
-        return (
-            TileWarning(
-                "assumed-offset",
-                f"{named}={scale:g} came without offset, which was taken as 0; Collection-2 Level-2 has "
-                f"{DN_OFFSET:g}: send units=dn, or offset=0 with the scale if it is meant",
-            ),
-        )
-    return ()
 
 
 def _uniform(name: UnitsName, scale: float, offset: float, count: int) -> Units:
@@ -210,7 +185,7 @@ def _checked(
     )
     bright_enough = median >= MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET and high >= MIN_HIGH_REFLECTANCE
     if dark_enough and bright_enough:  # False for the NaN that absurd floats give
-        return units, _possible_offset(low) if units.name == "reflectance_1e4" else ()
+        return units, possible_offset(low) if _is_times_10_000(units) else ()
     name = "scale and offset" if units.name == "scale_offset" else f"units={units.name}"
     return units, (
         TileWarning(
@@ -221,16 +196,8 @@ def _checked(
     )
 
 
-def _possible_offset(low: float) -> tuple[TileWarning, ...]:
-    if low < SENTINEL_2_ADDS:
-        return ()
-    return (
-        TileWarning(
-            "possible-offset",
-            f"hardly a value is below {SENTINEL_2_ADDS:,} (1st percentile {low:.6g}), a reflectance of 0.1, "
-            f"as over snow and cloud; or, where {SENTINEL_2_OFFSET}",
-        ),
-    )
+def _is_times_10_000(units: Units) -> bool:
+    return set(units.scale) == {1e-4} and not any(units.offset)
 
 
 def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:

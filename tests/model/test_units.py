@@ -159,6 +159,7 @@ def test_what_esa_adds_to_sentinel_2_is_not_taken_for_reflectance_without_a_word
     units, (warning,) = resolve_units(added, ALL, units="reflectance_1e4")
     assert (units.name, warning.code) == ("reflectance_1e4", "possible-offset")
     assert "scale=0.0001 and offset=-0.1" in warning.message
+    assert resolve(added, file_scales=(1e-4,) * 7)[1] == ["possible-offset"]
     assert resolve(added, scale=1e-4, offset=-0.1) == ("scale_offset", [])
     same = convert(TIMES_10_000, units="reflectance_1e4")
     np.testing.assert_array_equal(convert(added, scale=1e-4, offset=-0.1), same)

@@ -211,6 +211,8 @@ def test_reflectance_that_was_clipped(client: TestClient, fit: str) -> None:
     [
         (geotiff(), {"scale": "0.0000275"}, "assumed-offset"),
         (geotiff(), {"scale": "0.0000275", "offset": "0"}, None),
+        (geotiff(), {"scale": "0.0000275", "offset": "-0.2"}, None),
+        (geotiff(), {"scale": "0.0000275", "offset": "0.2"}, "unlikely-units"),
         (geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7), {}, "assumed-offset"),
         (geotiff(scales=[2.75e-5] * 7, offsets=[-0.2] * 7), {}, None),
         (geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7), {"units": "dn"}, None),
@@ -218,7 +220,18 @@ def test_reflectance_that_was_clipped(client: TestClient, fit: str) -> None:
         (geotiff(REFLECTANCE + np.float32(0.2)), {"offset": "-0.2"}, "assumed-scale"),
         (geotiff(REFLECTANCE + np.float32(0.2)), {"offset": "-0.2", "scale": "1"}, None),
     ],
-    ids=["landsat's", "both", "tags", "both tags", "said", "another", "offset", "said as well"],
+    ids=[
+        "landsat's",
+        "none",
+        "both",
+        "other sign",
+        "tags",
+        "both tags",
+        "said",
+        "another",
+        "offset",
+        "said as well",
+    ],
 )
 def test_a_scale_or_an_offset_alone(
     client: TestClient, data: bytes, params: dict[str, str], code: str | None, fit: str

@@ -1,0 +1,57 @@
+"""Scales and offsets that are half of what is meant, or of another product."""
+
+from __future__ import annotations
+
+import math
+
+from model.bands import DN_OFFSET, DN_SCALE
+from model.tile_errors import TileWarning
+
+# To Sentinel-2 by ESA since January 2022 (processing baseline 04.00); some who pass it on take it off.
+SENTINEL_2_ADDS = 1_000
+SENTINEL_2_OFFSET = (
+    "1,000 was added, as to ESA's Sentinel-2 products since January 2022, send scale=0.0001 and offset=-0.1"
+)
+
+
+def assumed(scale: float | None, offset: float | None, named: str = "scale") -> tuple[TileWarning, ...]:
+    """Of an offset alone, and of Landsat's scale alone or with another offset; with others 0 is meant."""
+    if scale is None:
+        return (
+            TileWarning(
+                "assumed-scale",
+                f"offset={offset:g} came without scale, which was taken as 1; send scale=1 if it is meant",
+            ),
+        )
+    if not math.isclose(scale, DN_SCALE, rel_tol=0.01):
+        return ()
+    if offset is not None and offset != 0 and not math.isclose(offset, DN_OFFSET, rel_tol=0.01):
+        return (
+            TileWarning(
+                "unlikely-units",
+                f"{named}={scale:g} came with offset={offset:g}; Collection-2 Level-2 has {DN_OFFSET:g}, "
+                "which is added: send units=dn",
+            ),
+        )
+    if offset is None:
+        return (
+            TileWarning(
+                "assumed-offset",
+                f"{named}={scale:g} came without offset, which was taken as 0; Collection-2 Level-2 has "
+                f"{DN_OFFSET:g}: send units=dn, or offset=0 with the scale if it is meant",
+            ),
+        )
+    return ()
+
+
+def possible_offset(low: float) -> tuple[TileWarning, ...]:
+    """Of reflectance times 10,000 that is hardly ever below 0.1; `low` is the 1st percentile as stored."""
+    if low < SENTINEL_2_ADDS:
+        return ()
+    return (
+        TileWarning(
+            "possible-offset",
+            f"hardly a value is below {SENTINEL_2_ADDS:,} (1st percentile {low:.6g}), a reflectance of 0.1, "
+            f"as over snow and cloud; or, where {SENTINEL_2_OFFSET}",
+        ),
+    )
