@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -18,36 +17,18 @@ from model.band_names import (
     normal,
     position_of,
 )
+from model.band_refusals import came, cut, wrong_count
 from model.bands import BANDS, COMMON_NAMES
-from model.tile_errors import TileError
-from model.unit_doubts import SENTINEL_2_OFFSET
+from model.tile_errors import TileError, TileWarning
 
 NUM_BANDS = len(BANDS)
-_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
 _IN_ORDER = tuple(range(1, NUM_BANDS + 1))
+_POSITIONS = range(NONE_OF_THE_SEVEN, NUM_BANDS)  # a B8 is none that is known: Sentinel-2 has one, too
 
 _MISSING_COASTAL = (
     "the coastal band (0.44 µm; SR_B1 of Landsat 8/9, B01 of Sentinel-2) is missing. TM and ETM+ lack it, "
     "and their order differs (their SR_B1 is blue). Send a file with all seven of SR_B1..SR_B7"
 )
-# Files of known products whose bands have no names: count → what to say.
-_KNOWN_COUNTS = {
-    8: "If the first seven are SR_B1..SR_B7, send bands=1,2,3,4,5,6,7",
-    10: (
-        "If this is HLS L30 (B01..B07, B09..B11), send bands=1,2,3,4,5,6,7 and, as its reflectance is times "
-        "10,000, units=reflectance_1e4"
-    ),
-    11: "If this is Landsat B1..B11, send bands=1,2,3,4,5,6,7",
-    12: (
-        "If this is Sentinel-2 L2A in the order B01..B08, B8A, B09, B11, B12, send bands=1,2,3,4,9,11,12 and "
-        f"units=reflectance_1e4; where {SENTINEL_2_OFFSET}"
-    ),
-    13: (
-        "If this is Sentinel-2 L1C in the order B01..B08, B8A, B09..B12, send bands=1,2,3,4,9,12,13; "
-        "with B8A last, as in EuroSAT, send bands=1,2,3,4,13,11,12; and units=reflectance_1e4; "
-        f"where {SENTINEL_2_OFFSET}"
-    ),
-}
 
 
 def select_bands(
@@ -84,7 +65,7 @@ def select_bands(
     if masked := alpha and _is_mask(names):
         names[-1] = "alpha"
     if lacks_coastal(names):
-        raise TileError("missing-coastal", f"{_came(names)}: {_MISSING_COASTAL}")
+        raise TileError("missing-coastal", f"{came(names)}: {_MISSING_COASTAL}")
     if found := _find(names, PLAIN):
         if is_sentinel_2(names):
             raise _ambiguous(names, landsat=found)
@@ -94,7 +75,32 @@ def select_bands(
     if NUM_BANDS in (count, count - masked):
         _check_order(names[:NUM_BANDS])
         return _IN_ORDER
-    raise TileError("wrong-band-count", _wrong_count(names, count - masked, source))
+    raise TileError("wrong-band-count", wrong_count(names, count - masked, source))
+
+
+def contradiction_warning(
+    chosen: Sequence[int], count: int, descriptions: Sequence[str | None] = ()
+) -> tuple[TileWarning, ...]:
+    """Warn of bands that were asked for and are by their names others, or none of the seven.
+
+    Args:
+        chosen: as `select_bands` returned them; those that it chose itself contradict no names.
+        count: bands in the file.
+        descriptions: their names.
+    """
+    names = _names(count, descriptions)
+    wrong = [
+        f"{names[band - 1].upper()} as {BANDS[index]}"
+        for index, band in enumerate(chosen)
+        if (position := position_of(names[band - 1])) not in (None, index) and position in _POSITIONS
+    ]
+    if not wrong:
+        return ()
+    return (
+        TileWarning(
+            "contradicted-names", f"bands takes {cut(', '.join(wrong))}; expected SR_B1 to SR_B7 in order"
+        ),
+    )
 
 
 @lru_cache(maxsize=16)
@@ -126,13 +132,13 @@ def _as_asked(bands: str, names: list[str]) -> tuple[int, ...]:
     if len(wanted) != NUM_BANDS or len(bands) > MAX_TEXT:
         raise TileError(
             "bad-parameter",
-            f"bands={_cut(bands)!r} names {len(wanted)} bands; expected seven comma-separated "
+            f"bands={cut(bands)!r} names {len(wanted)} bands; expected seven comma-separated "
             f"indices from 1 or names, in the order {', '.join(BANDS)}",
         )
     chosen = tuple(_index_of(part, names) for part in wanted)
     for index in chosen:
         if chosen.count(index) > 1:
-            raise TileError("bad-parameter", f"bands={_cut(bands)!r} uses band {index} more than once")
+            raise TileError("bad-parameter", f"bands={cut(bands)!r} uses band {index} more than once")
     return chosen
 
 
@@ -140,13 +146,13 @@ def _index_of(part: str, names: list[str]) -> int:
     if part.isdecimal() and part.isascii():
         index = int(part[:9])
         if not 1 <= index <= len(names):
-            raise TileError("bad-parameter", f"bands: no band {_cut(part)}; {_came(names)}, counted from 1")
+            raise TileError("bad-parameter", f"bands: no band {cut(part)}; {came(names)}, counted from 1")
         return index
     found = [index for index, name in enumerate(names, start=1) if name and name == normal(part)]
     if len(found) != 1:
         what = "no band is" if not found else f"bands {', '.join(map(str, found))} are all"
         raise TileError(
-            "bad-parameter", f"bands: {what} named {_cut(part)!r}; {_came(names)}; give indices from 1"
+            "bad-parameter", f"bands: {what} named {cut(part)!r}; {came(names)}; give indices from 1"
         )
     return found[0]
 
@@ -173,7 +179,7 @@ def _ambiguous(names: list[str], landsat: tuple[int, ...] | None = None) -> Tile
         choices = [f"the Sentinel-2 bands nearest to SR_B1..SR_B7 are not all there once: {missing}"]
     return TileError(
         "ambiguous-bands",
-        f"{_came(names)}, which Sentinel-2 and Landsat number differently: {'; '.join(choices)}",
+        f"{came(names)}, which Sentinel-2 and Landsat number differently: {'; '.join(choices)}",
     )
 
 
@@ -189,51 +195,6 @@ def _check_order(names: list[str]) -> None:
         hint = "Send bands= with the seven indices"
     raise TileError(
         "ambiguous-bands",
-        f"{_came(names)}, whose names contradict the expected order {', '.join(BANDS)}. {hint}; "
+        f"{came(names)}, whose names contradict the expected order {', '.join(BANDS)}. {hint}; "
         "bands=1,2,3,4,5,6,7 if the names are wrong and the order is right",
     )
-
-
-def _wrong_count(names: list[str], count: int, source: str | None) -> str:
-    """What is wrong with so many bands, a mask not counted."""
-    expected = f"expected the seven bands {', '.join(BANDS)} in one file"
-    if count == 1:
-        return f"{_came(names)}; {expected}. {_single_band(names[0], source)}"
-    if any(name not in ("", "alpha") for name in names):
-        missing = [band for band in BANDS if band.lower() not in names]
-        hint = f"No band is named {', '.join(missing)}: choose seven with bands=, by index or name"
-    else:
-        hint = _KNOWN_COUNTS.get(count, "")
-        if not hint and count > NUM_BANDS:
-            hint = "Choose seven with bands=, for example bands=1,2,3,4,5,6,7"
-    return f"{_came(names)}; {expected}" + (f". {hint}" if hint else "")
-
-
-def _single_band(name: str, source: str | None) -> str:
-    """What to do with one file of a USGS delivery, which has one file per band."""
-    match = re.search(r"_((?:SR_|ST_|QA_)?[A-Z0-9]+)\.TIFF?$", source or "", re.IGNORECASE)
-    here = _cut(match[1] if match else name).upper()
-    if here in BANDS:
-        which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
-    elif _LEVEL_1.match(source or ""):
-        return (
-            "This file is of a Level-1 product, whose numbers are no surface reflectance: send Level 2, "
-            f"whose files are {BANDS[0]} to {BANDS[-1]}"
-        )
-    else:
-        this = f"This file is {here}, none of the seven" if here.startswith(("QA", "ST_")) else ""
-        which = f"{this or 'Six of the seven are missing'}. "
-    return (
-        f"{which}A USGS delivery has one file per band: `landmoe stack FOLDER -o scene.tif` makes one file "
-        "of its seven"
-    )
-
-
-def _came(names: list[str]) -> str:
-    named = [name for name in names if name]
-    text = f"the file has {len(names)} band{'s' if len(names) != 1 else ''}"
-    return f"{text} ({_cut(', '.join(named).upper())})" if named else text
-
-
-def _cut(text: str, limit: int = 120) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

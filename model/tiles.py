@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.band_selection import select_bands
+from model.band_selection import contradiction_warning, select_bands
 from model.clipping import clipped_warning, saturation_warning
 from model.missing import check_valid, fill, find_missing
+from model.pixel_size import GSD as GSD
+from model.pixel_size import pixel_size_warning
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
 from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, to_dn
@@ -28,6 +29,7 @@ __all__ = [
     "TileWarning",
     "Window",
     "check_valid",
+    "contradiction_warning",
     "cut",
     "cut_window",
     "fill",
@@ -43,8 +45,6 @@ __all__ = [
 ]
 
 CROP_MAX = 63  # px; larger sides would lose more than half of the picture to the centre crop
-GSD = 30.0  # m, Landsat's pixel size, the only one trained on
-GSD_TOLERANCE = 1.25  # ratio; 24 to 37.5 m pass (a 30 m grid in degrees is off by this much at mid-latitudes)
 
 FIT_CHOICES = (
     "fit=crop (the centre 40 x 40), fit=resize (the whole to 40 x 40) or fit=grid (every 40 x 40 window)"
@@ -153,7 +153,10 @@ def prepare(
                     "as -9999 is, and taken as missing; the file declares no such value (nodata= does)",
                 ),
             )
-    return Prepared(dn, valid, chosen, resolved.name, (*warnings, *clipped))
+    warnings += clipped
+    if bands and bands.strip():  # else they were chosen by these names
+        warnings += contradiction_warning(chosen, len(pixels), descriptions)
+    return Prepared(dn, valid, chosen, resolved.name, warnings)
 
 
 def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | None = None) -> Tile:
@@ -208,24 +211,3 @@ def cut_window(pixels: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
     rows = slice(window.row_off, window.row_off + window.height)
     cols = slice(window.col_off, window.col_off + window.width)
     return pixels[..., rows, cols]
-
-
-def pixel_size_warning(gsd_m: float | None, window: Window | None = None) -> tuple[TileWarning, ...]:
-    """Warn of a pixel size far from the 30 m that the network was trained on.
-
-    Args:
-        gsd_m: in the file; None = unknown = no warning.
-        window: that became a tile; one of another size was resized, and so were its pixels.
-    """
-    if gsd_m is None:
-        return ()
-    seen_m = gsd_m if window is None else gsd_m * math.sqrt(window.height * window.width) / TILE_SIZE
-    if 1 / GSD_TOLERANCE <= seen_m / GSD <= GSD_TOLERANCE:
-        return ()
-    resized = "" if seen_m == gsd_m else f" ({gsd_m:.4g} m before fit=resize)"
-    return (
-        TileWarning(
-            "unusual-pixel-size",
-            f"pixels are {seen_m:.4g} m{resized}; the network was trained on {GSD:g} m",
-        ),
-    )

@@ -127,7 +127,11 @@ class SceneGrid:
         if header.height * header.width > WHOLE_PIXELS:
             give_back_free_pages()  # of some dozen megabytes of samples
         description = self._said.of(header, raster.acquired, units.name)
-        description.warnings += [*unit_warnings, *tiles.pixel_size_warning(header.gsd_m)]
+        description.warnings += [
+            *unit_warnings,
+            *tiles.contradiction_warning(self._bands, header.count, header.descriptions),
+            *tiles.pixel_size_warning(header.gsd_m),
+        ]
         fixed = self._fixed_place(description)
         with closing(Strip(raster, self._bands, units, self._steps, self._spool)) as strip:
             for grid in tiles.windows(header.height, header.width, self.stride):

@@ -168,6 +168,36 @@ def test_resized_pixels_are_those_that_the_network_sees(
     assert words is None or words in found["unusual-pixel-size"]
 
 
+SENTINEL_2 = ["B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("names", "bands", "words"),
+    [
+        ([f"SR_B{n}" for n in range(1, 8)], "1,2,3,4,5,6,7", None),
+        (
+            [f"SR_B{n}" for n in range(1, 8)],
+            "4,3,2,1,5,6,7",
+            "SR_B4 as SR_B1, SR_B3 as SR_B2, SR_B2 as SR_B3",
+        ),
+        (["QA_PIXEL", *(f"SR_B{n}" for n in range(1, 8))], "1,3,4,5,6,7,8", "QA_PIXEL as SR_B1"),
+        (["red", "nir", "", "", "", "", "", ""], "3,4,5,1,2,6,7", None),
+        (SENTINEL_2, "1,2,3,4,9,11,12", None),
+        (SENTINEL_2, "1,2,3,4,8,11,12", None),
+        (SENTINEL_2, "2,3,4,5,6,7,8", "B2 as SR_B1"),
+    ],
+)
+def test_bands_that_are_others_by_their_names(
+    client: TestClient, names: list[str], bands: str, words: str | None, fit: str
+) -> None:
+    data = geotiff(dn_pixels(count=len(names)), descriptions=names)
+    found = warnings(client, data, bands=bands, fit=fit)
+    found.pop("cloudy", None)
+    assert list(found) == ([] if words is None else ["contradicted-names"])
+    assert words is None or words in found["contradicted-names"]
+
+
 @pytest.mark.parametrize("fit", ["crop", "grid"])
 @pytest.mark.parametrize(
     ("pixels", "value"), [(dn_pixels(), 65535), (dn_pixels().astype(np.int32), 70_000), (REFLECTANCE, 1.7)]
