@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affine import Affine
 from starlette.testclient import TestClient
 
-from tests.rasters import ORIGIN, Pixels, dn_pixels, geotiff
+from tests.rasters import Pixels, dn_pixels, geotiff
 from tests.service.embed_requests import send
 
 REFLECTANCE = (dn_pixels() * 2.75e-5 - 0.2).astype(np.float32)
@@ -36,136 +35,6 @@ def test_a_header_counts_warnings_also_where_the_format_has_no_room(
         answer = send(client, geotiff(), scale="0.0000275", **params)
         assert answer.headers["X-Warnings"] == "assumed-offset=1"
         assert "X-Warnings" not in send(client, geotiff(), **params).headers
-
-
-@pytest.mark.parametrize("fit", ["crop", "grid"])
-@pytest.mark.parametrize("creation", [{}, {"compress": "zstd"}], ids=["plain", "by GDAL"])
-@pytest.mark.parametrize(
-    ("said", "params", "when", "source", "codes"),
-    [
-        ("2020-08-02T09:58:12.5Z", {}, "2020-08-02T09:58:12.500000Z", "file", []),
-        ("2020-08-02T09:58:12", {}, "2020-08-02T09:58:12Z", "file", ["assumed-utc"]),
-        ("2020-08-02", {}, "2020-08-02", "file", []),
-        ("yesterday", {}, None, "missing", ["unreadable-datetime-tag"]),
-        ("2020-08-02T09:58:12Z", {"datetime": "2020-08-03"}, "2020-08-03", "request", []),
-        ("2020-08-02T09:58:12Z", {"datetime_source": "none"}, None, "missing", []),
-    ],
-)
-def test_when_a_file_was_taken_as_landmoe_stack_tags_it(
-    client: TestClient,
-    said: str,
-    params: dict[str, str],
-    when: str | None,
-    source: str,
-    codes: list[str],
-    creation: dict[str, str],
-    fit: str,
-) -> None:
-    data = geotiff(tags={"ACQUISITION_DATETIME": said}, **creation)
-    [item] = send(client, data, fit=fit, **params).json()["data"]
-    assert (item["datetime"], item["metadata_source"]["datetime"]) == (when, source)
-    assert [warning["code"] for warning in item["warnings"]] == codes
-
-
-@pytest.mark.parametrize("fit", ["crop", "grid"])
-@pytest.mark.parametrize(
-    ("columns", "rows", "words"),
-    [
-        (30.0, -30.0, None),
-        (30.0, 30.0, "from south to north, columns from west to east"),
-        (-30.0, -30.0, "from north to south, columns from east to west"),
-    ],
-)
-def test_rasters_that_are_not_north_up(
-    client: TestClient, columns: float, rows: float, words: str | None, fit: str
-) -> None:
-    data = geotiff(transform=Affine(columns, 0.0, ORIGIN[0], 0.0, rows, ORIGIN[1]))
-    found = warnings(client, data, fit=fit)
-    assert list(found) == ([] if words is None else ["not-north-up"])
-    assert words is None or words in found["not-north-up"]
-
-
-@pytest.mark.parametrize("fit", ["crop", "grid"])
-def test_a_place_that_is_none(client: TestClient, fit: str) -> None:
-    swapped = geotiff(crs="EPSG:4326", origin=(51.0, 114.0), pixel_size=0.0003)  # y is the longitude
-    [item] = send(client, swapped, fit=fit).json()["data"]
-    assert (item["lat"], item["metadata_source"]["location"]) == (None, "missing")
-    told = {warning["code"]: warning["message"] for warning in item["warnings"]}
-    assert "x = 51.00615, y = 113.9938 of the CRS EPSG:4326" in told["unresolved-georeferencing"]
-    assert warnings(client, swapped, location_source="none") == {}
-    assert warnings(client, geotiff(crs=None)) == {}  # which may well have none
-
-
-@pytest.mark.parametrize("fit", ["crop", "grid"])
-@pytest.mark.parametrize(
-    ("when", "code"),
-    [
-        ("2020-08-02T09:58:12Z", None),
-        ("2020-08-02", None),
-        ("2020-08-03T01:00:00+09:00", None),
-        ("2020-08-04T10:00:00Z", "other-datetime"),
-        ("2019-08-02", "other-datetime"),
-    ],
-)
-def test_another_time_than_the_files(client: TestClient, when: str, code: str | None, fit: str) -> None:
-    data = geotiff(tags={"ACQUISITION_DATETIME": "2020-08-02T09:58:12Z"})
-    found = warnings(client, data, fit=fit, datetime=when)
-    assert list(found) == ([] if code is None else [code])
-    assert code is None or "the file 2020-08-02T09:58:12Z" in found[code]
-
-
-@pytest.mark.parametrize(
-    ("when", "words"),
-    [
-        ("1970-01-01T10:00:00Z", "before Landsat 8"),
-        ("2013-02-10", "before Landsat 8"),
-        ("2013-04-01", None),
-        ("2999-01-01", "in the future"),
-    ],
-)
-def test_times_at_which_nothing_was_taken(client: TestClient, when: str, words: str | None) -> None:
-    found = warnings(client, geotiff(), datetime=when)
-    assert list(found) == ([] if words is None else ["unlikely-datetime"])
-    assert words is None or words in found["unlikely-datetime"]
-
-
-@pytest.mark.parametrize("fit", ["crop", "grid"])
-@pytest.mark.parametrize(
-    ("params", "night"),
-    [
-        ({"datetime": "2020-08-02T18:31:00Z"}, False),
-        ({"datetime": "2020-08-02T11:31:00-07:00"}, False),
-        ({"datetime": "2020-12-02T11:31:00Z"}, True),  # half past eleven there
-        ({"datetime": "2020-12-02T11:31:00Z", "location_source": "none"}, False),
-        ({"datetime": "2020-12-02"}, False),
-    ],
-)
-def test_a_time_and_a_place_in_the_dark(
-    client: TestClient, params: dict[str, str], night: bool, fit: str
-) -> None:
-    alberta = geotiff(crs="EPSG:32611", origin=(667_755.0, 5_780_445.0))
-    found = warnings(client, alberta, fit=fit, **params)
-    assert list(found) == (["sun-below-horizon"] if night else [])
-    assert not night or "at 52.14, -114.54" in found["sun-below-horizon"]
-
-
-@pytest.mark.parametrize(
-    ("side", "pixel_size", "words"),
-    [
-        (40, 30, None),
-        (80, 15, None),  # 30 m, as the network sees them
-        (48, 30, None),
-        (100, 30, "pixels are 75"),
-        (21, 30, "pixels are 15.7"),
-    ],
-)
-def test_resized_pixels_are_those_that_the_network_sees(
-    client: TestClient, side: int, pixel_size: float, words: str | None
-) -> None:
-    data = geotiff(dn_pixels(side, side), pixel_size=pixel_size)
-    found = warnings(client, data, fit="resize")
-    assert list(found) == ([] if words is None else ["unusual-pixel-size"])
-    assert words is None or words in found["unusual-pixel-size"]
 
 
 SENTINEL_2 = ["B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12"]
