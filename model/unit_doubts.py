@@ -44,6 +44,17 @@ def assumed(scale: float | None, offset: float | None, named: str = "scale") -> 
     return ()
 
 
+def signed_dn() -> tuple[TileWarning, ...]:
+    """Of values that were taken as DN in a type that cannot hold the largest DN."""
+    return (
+        TileWarning(
+            "assumed-dn",
+            "int16 values were taken as DN, which reach 65535; if they are reflectance times 10,000 over "
+            "snow or cloud, as HLS stores it, send units=reflectance_1e4, else units=dn",
+        ),
+    )
+
+
 def possible_offset(low: float) -> tuple[TileWarning, ...]:
     """Of reflectance times 10,000 that is hardly ever below 0.1; `low` is the 1st percentile as stored."""
     if low < SENTINEL_2_ADDS:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from model.bands import DN_MAX, DN_MIN_VALID, DN_OFFSET, DN_SCALE
 from model.tile_errors import TileError, TileWarning
-from model.unit_doubts import SENTINEL_2_OFFSET, assumed, possible_offset
+from model.unit_doubts import SENTINEL_2_OFFSET, assumed, possible_offset, signed_dn
 
 UnitsChoice = Literal["auto", "dn", "reflectance", "reflectance_1e4"]
 UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
@@ -110,7 +110,8 @@ def resolve_units(
         found, warnings = _checked(Units("scale_offset", scales, offsets), pixels, valid)
         alone = scales[0] if len(set(scales)) == 1 and not any(offsets) else 1.0
         return found, (*assumed(alone, None, "the file's scale tag"), *warnings)
-    return _by_values(pixels, valid), ()
+    found = _by_values(pixels, valid)
+    return found, signed_dn() if found.name == "dn" and pixels.dtype == np.int16 else ()
 
 
 def to_dn(pixels: npt.NDArray[Any], missing: npt.NDArray[np.bool_], units: Units) -> npt.NDArray[np.uint16]:

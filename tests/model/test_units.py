@@ -154,6 +154,14 @@ def test_an_unlikely_unit_is_obeyed_with_a_warning(pixels, given):
     assert resolve(pixels, **given)[1] == ["unlikely-units"]
 
 
+def test_snow_times_10_000_in_a_signed_type_is_not_taken_for_dn_without_a_word():
+    snow = np.full(DN.shape, 8_500, np.int16)
+    assert resolve(snow) == ("dn", ["assumed-dn"])
+    assert resolve(snow, units="dn") == ("dn", [])
+    assert resolve(snow.astype(np.uint16)) == ("dn", [])  # dark ground as well
+    assert resolve(np.full(DN.shape, 800, np.int16), units="dn")[1] == ["unlikely-units"]
+
+
 def test_what_esa_adds_to_sentinel_2_is_not_taken_for_reflectance_without_a_word():
     added = TIMES_10_000 + 1_000
     units, (warning,) = resolve_units(added, ALL, units="reflectance_1e4")
