@@ -72,7 +72,8 @@ class Supervisor:
         self._processes[process] = time.monotonic()
 
     def _watch(self) -> bool:
-        """Restarts what dies until told to stop; False if a process could not start."""
+        """Restarts what dies until told to stop; False if none of the processes can start."""
+        first = set(self._processes)
         restarts: list[float] = []  # when; others are seen to meanwhile
         while True:
             pause = max(0.0, min(restarts) - time.monotonic()) if restarts else None
@@ -87,8 +88,9 @@ class Supervisor:
                 except (OSError, ValueError, RuntimeError, struct.error) as error:
                     # They are no reason not to replace it.
                     log.warning("metrics of a dead worker stay", pid=process.pid, reason=str(error))
-                if process.exitcode == STARTUP_FAILURE:
-                    return False  # it would fail again
+                # At first it would fail again. Later others go on: a bundle may be half written just now.
+                if process.exitcode == STARTUP_FAILURE and (process in first or not self._processes):
+                    return False
                 self._deaths = self._deaths + 1 if lived_s < _SOON_S else 0
                 pause = min(_LONGEST_PAUSE_S, 2.0 ** (self._deaths - 2)) if self._deaths > 1 else 0.0
                 log.error("worker died", pid=process.pid, status=process.exitcode, restart_in_s=pause)

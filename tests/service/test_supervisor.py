@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from uvicorn.config import STARTUP_FAILURE
 
 from service import supervisor
 from service.supervisor import Supervisor
@@ -34,11 +35,22 @@ def live_or_die(folder: Path, _listener: socket.socket) -> None:
         signal.pause()
 
 
-def supervise(folder: str) -> None:
+def start_once(folder: Path, _listener: socket.socket) -> None:
+    """The first two live, until they are killed; no other starts."""
+    if len(list(folder.glob("started-*"))) >= 2:
+        (folder / f"failed-{os.getpid()}").touch()
+        os._exit(STARTUP_FAILURE)
+    (folder / f"started-{os.getpid()}").touch()
+    while True:
+        signal.pause()
+
+
+def supervise(folder: str, work: str = "live_or_die") -> None:
     """Two of them, in a process of their own."""
     supervisor._SOON_S = 60.0  # also where other work makes a start slow
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        Supervisor(partial(live_or_die, Path(folder)), 2, listener, grace_s=0).run()
+        in_order = Supervisor(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
+    sys.exit(0 if in_order else 1)
 
 
 def wait_for(folder: Path, pattern: str, count: int) -> None:
@@ -95,3 +107,23 @@ def test_what_workers_have_counted_outlives_them_and_their_files_do_not() -> Non
         assert len(list(folder.glob("counter_*.db"))) == 3  # two live, and one is of the dead
         assert server.stop() == 0
         assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_a_replacement_that_cannot_start_does_not_end_those_that_work(tmp_path: Path) -> None:
+    arguments = f"{str(tmp_path)!r}, 'start_once'"
+    code = f"from tests.service.test_supervisor import supervise; supervise({arguments})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, MULTIPROCESS_DIR: str(tmp_path)}
+    ) as process:
+        try:
+            wait_for(tmp_path, "started-*", 2)
+            one, other = (int(path.name.partition("-")[2]) for path in tmp_path.glob("started-*"))
+            os.kill(one, signal.SIGKILL)
+            wait_for(tmp_path, "failed-*", 3)  # it is tried again and again
+            assert process.poll() is None
+            os.kill(other, 0)  # is there
+            os.kill(other, signal.SIGKILL)  # nobody is left who answers: whoever started it may know better
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
