@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.service.server_process import run
+from tests.service.server_process import LANDMOE, START_TIMEOUT_S, run
 
 pytestmark = pytest.mark.server
 
@@ -65,3 +68,29 @@ def test_a_proxy_that_cannot_be_used_is_said_in_one_line(command: tuple[str, ...
     assert done.stderr.count("\n") == 1, done.stderr
     assert "ALL_PROXY" in done.stderr
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_told_to_stop_while_it_starts_it_ends_at_once(tmp_path: Path, workers: str) -> None:
+    """With a handler, without which the first process of a container would not get the signal."""
+    keys = tmp_path / "keys"
+    os.mkfifo(keys)
+    with subprocess.Popen(
+        [LANDMOE, "serve", "--port", "0", "--workers", workers],
+        env={**os.environ, "LANDMOE_API_KEYS_FILE": str(keys)},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            until = time.monotonic() + START_TIMEOUT_S
+            while True:  # until it reads the keys, of which none will come
+                try:
+                    writer = os.open(keys, os.O_WRONLY | os.O_NONBLOCK)
+                    break
+                except OSError:
+                    assert time.monotonic() < until
+                    time.sleep(0.02)
+            process.terminate()
+            assert process.wait(10) == 0
+            os.close(writer)
+        finally:
+            process.kill()
