@@ -25,7 +25,7 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients is not refused
-_HANDLED = (signal.SIGINT, signal.SIGTERM)
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
 _HEAR_OUT_S = 0.5  # for a connection that was just made to say what it wants
 _MARGIN_S = 5  # on top of the grace, for the end of the application itself
 _COLLECT_AFTER = 5_000  # containers more than are there; Python would look at the young ones after 700
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handles SIGINT and SIGTERM without raising them again afterwards, as uvicorn does."""
+        """Handles those that are not ignored (nohup), and does not raise them again, as uvicorn does."""
         numbers = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
@@ -58,7 +58,11 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Asks to stop; the second time, ends the process as the signal does where nobody handles it."""
-        if self.should_exit:
+        if (
+            sig == signal.SIGHUP
+        ):  # comes twice from a terminal that is closed: of its shell, and of the kernel
+            signal.signal(sig, signal.SIG_IGN)
+        elif self.should_exit:
             signal.signal(sig, signal.SIG_DFL)
             os.kill(os.getpid(), sig)
         self.should_exit = True

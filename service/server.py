@@ -60,7 +60,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serves until told to stop by SIGTERM or SIGINT, then finishes the requests under way.
+    """Serves until told to stop by SIGTERM, SIGINT or SIGHUP, then finishes the requests under way.
 
     Args:
         settings: of this process and of its workers.

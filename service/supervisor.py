@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 
 import structlog
 from uvicorn.config import STARTUP_FAILURE
@@ -50,13 +51,14 @@ class Supervisor:
         self._deaths = 0  # in a row, each soon after the start
 
     def run(self) -> bool:
-        """Until SIGTERM or SIGINT; a second one kills the processes.
+        """Until SIGTERM, SIGINT or SIGHUP, where it is not ignored; a second one kills the processes.
 
         Returns:
             Whether everything went in order: no process failed to start, and none was killed at the end.
         """
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {n: signal.signal(n, lambda *_: self._signalled.send(b"!")) for n in handled}
+        stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handled = [number for number in stopping if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, self._on_signal) for n in handled}
         try:
             for _ in range(self._count):
                 self._start()
@@ -65,6 +67,11 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # comes twice from a terminal that is closed
+            signal.signal(number, signal.SIG_IGN)
+        self._signalled.send(b"!")
 
     def _start(self) -> None:
         process = self._context.Process(target=_worker, args=(self._work, self._listener))
@@ -119,8 +126,9 @@ class Supervisor:
 
 
 def _worker(work: Work, listener: socket.socket) -> None:
-    # Ctrl-C goes to the whole group; the supervisor says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, or a terminal that is closed, goes to the whole group; the supervisor says when to stop.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()

@@ -49,6 +49,29 @@ def test_nothing_that_was_taken_is_lost_when_told_to_stop(workers: str) -> None:
     assert account.answered >= 8
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_that_is_closed_loses_no_request(workers: str) -> None:
+    """SIGHUP comes twice then: from the shell, and from the kernel when the shell has gone."""
+    [large] = shots("/embed", files(), tiles=64, headers=NO_CACHE)
+    with ServerProcess("--workers", workers) as server:
+
+        async def main() -> tuple[Account, int]:
+            load_ = asyncio.create_task(
+                closed_loop(server.url, [large], connections=4, until=lambda a: a.sent >= 4)
+            )
+            await asyncio.sleep(0.3)
+            for _ in range(2):
+                server.process.send_signal(signal.SIGHUP)
+                await asyncio.sleep(0.1)
+            status = await asyncio.to_thread(server.process.wait, 30)
+            return await load_, status
+
+        account, status = asyncio.run(main())
+    told(f"SIGHUP with {workers} workers", account, exit_status=status)
+    assert status == 0
+    assert account.answered == account.sent == 4
+
+
 def test_a_second_signal_stops_at_once() -> None:
     [large] = shots("/embed", files(), tiles=64, headers=NO_CACHE)
     for workers in ("1", "2"):
