@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,11 @@ _ALIKE = 0.85  # of 1: one or two letters differ. Orchestrators set variables wi
 
 # It is compared as a text: with anything more it would never match.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
+
+# Beyond that nothing is meant, and some of it no clock can wait for and no integer count.
+_Size = Annotated[float, Field(le=10**9)]
+_Count = Annotated[int, Field(le=10**9)]
+_Seconds = Annotated[float, Field(le=86_400)]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
@@ -67,16 +72,18 @@ class Settings(BaseSettings):
         le=1000,
         description="how long a batch that is not full waits for more",
     )
-    queue_size: int = Field(
+    queue_size: _Count = Field(
         default=1024, ge=1, description="tiles being prepared or waiting for the engine; more are refused"
     )
-    engine_timeout_s: float = Field(
+    engine_timeout_s: _Seconds = Field(
         default=20, gt=0, description="after which a batch that has not come back is given up as hung"
     )
-    request_timeout_s: float = Field(default=30, gt=0, description="from a request's body to its answer ...")
+    request_timeout_s: _Seconds = Field(
+        default=30, gt=0, description="from a request's body to its answer ..."
+    )
     # A CPU core embeds a tile in about 10 ms; a fifth of that speed must do.
-    request_timeout_per_tile_ms: float = Field(default=50, ge=0, description="... and for each of its tiles")
-    max_request_timeout_s: float = Field(
+    request_timeout_per_tile_ms: _Size = Field(default=50, ge=0, description="... and for each of its tiles")
+    max_request_timeout_s: _Seconds = Field(
         default=300, gt=0, description="the most that X-Timeout-Ms may ask for"
     )
     shutdown_grace_s: int = Field(
@@ -90,16 +97,18 @@ class Settings(BaseSettings):
     )
     decode_threads: int | None = Field(default=None, ge=1, le=1024, description="the CPU quota if unset")
 
-    max_upload_mb: float = Field(
+    max_upload_mb: _Size = Field(
         default=2000, gt=0, description="whole body of a request; 8,000 x 8,000 px of float32 are 1,792"
     )
-    max_tiles: int = Field(default=256, ge=1, description="tiles in a request")
-    max_fields: int = Field(default=4096, ge=1, description="form fields in a request, tiles not counted")
-    max_field_kb: float = Field(default=1024, gt=0, description="one form field")
-    max_pixels: int = Field(default=100_000_000, ge=1600, description="px of a file, height x width")
-    max_bands: int = Field(default=64, ge=7, description="bands of a file")
+    max_tiles: _Count = Field(default=256, ge=1, description="tiles in a request")
+    max_fields: _Count = Field(default=4096, ge=1, description="form fields in a request, tiles not counted")
+    max_field_kb: _Size = Field(default=1024, gt=0, description="one form field")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1600, le=10**12, description="px of a file, height x width"
+    )
+    max_bands: _Count = Field(default=64, ge=7, description="bands of a file")
     # Finding the units takes up to twelve times this for a moment, in each decoding thread.
-    max_decoded_mb: float = Field(
+    max_decoded_mb: _Size = Field(
         default=64, gt=0, description="pixels of a file that is not read as a grid, decompressed"
     )
 
@@ -130,14 +139,14 @@ class Settings(BaseSettings):
         default=None, ge=1, le=65535, description="/metrics there instead of beside the service"
     )
 
-    max_strip_mb: float = Field(
+    max_strip_mb: _Size = Field(
         default=256, gt=0, description="rows of a scene that are read at once, decompressed"
     )
-    max_windows: int = Field(default=200_000, ge=1, description="windows of a request with fit=grid")
-    max_json_items: int = Field(
+    max_windows: _Count = Field(default=200_000, ge=1, description="windows of a request with fit=grid")
+    max_json_items: _Count = Field(
         default=10_000, ge=1, description="windows of a request that is answered in JSON or GeoJSON"
     )
-    max_inflight_windows: int = Field(
+    max_inflight_windows: _Count = Field(
         default=256, ge=2, description="windows of a request that wait for the engine at a time"
     )
 
@@ -145,12 +154,12 @@ class Settings(BaseSettings):
         default=None,
         description="folder for large bodies, answers and blocks; the system's temporary one if unset",
     )
-    spool_above_mb: float = Field(
+    spool_above_mb: _Size = Field(
         default=8, ge=0, description="what a body, an answer or the blocks of a scene may keep in memory"
     )
-    max_spool_mb: float = Field(default=16_000, gt=0, description="on disk at a time, of each process")
+    max_spool_mb: _Size = Field(default=16_000, gt=0, description="on disk at a time, of each process")
 
-    cache_mb: float = Field(default=64, ge=0, description="results kept in the process; 0 = none")
+    cache_mb: _Size = Field(default=64, ge=0, description="results kept in the process; 0 = none")
     redis_url: str | None = Field(
         default=None,
         repr=False,  # may hold a password
@@ -166,7 +175,7 @@ class Settings(BaseSettings):
     )
     redis_timeout_ms: float = Field(default=50, gt=0, le=10_000, description="for Redis' answer")
     redis_max_connections: int = Field(default=16, ge=2, le=1000, description="of each worker")
-    redis_write_queue_mb: float = Field(
+    redis_write_queue_mb: _Size = Field(
         default=16, ge=0, description="results waiting to be written to Redis; more are dropped"
     )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.settings import SettingsError, load, misspelt
+from service.settings import Settings, SettingsError, load, misspelt
 from tests.service.server_process import ServerProcess
+
+_NUMBERS = (int, float, int | None)
 
 
 def test_what_looks_like_a_setting_and_is_none_is_found() -> None:
@@ -42,6 +44,15 @@ def test_what_is_no_finite_number_is_refused(name: str, value: str) -> None:
     """Some failed each request, and others the start, with a traceback."""
     with pytest.raises(SettingsError, match=f"LANDMOE_{name.upper()} is '{value}'"):
         load(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, field in Settings.model_fields.items() if field.annotation in _NUMBERS]
+)
+def test_more_than_anyone_can_mean_is_refused(name: str) -> None:
+    """1e305 MB ended the start with a traceback, and an allowed timeout of 1e307 s each request."""
+    with pytest.raises(SettingsError, match=f"LANDMOE_{name.upper()} is '1{'0' * 305}'"):
+        load(**{name: "1" + "0" * 305})
 
 
 def test_a_grace_that_no_timer_can_wait_for_is_refused() -> None:
