@@ -37,6 +37,26 @@ def test_prometheus_takes_the_configuration(promtool: Promtool) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_is_gone_is_forgotten_before_it_alerts() -> None:
+    """After its restart Prometheus has the last word of containers that have left meanwhile."""
+    command = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]["command"]
+    [back] = [_seconds(a.partition("=")[2]) for a in command if a.startswith("--query.lookback-delta=")]
+    scraping = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())["global"]
+    assert 4 * _seconds(scraping["scrape_interval"]) <= back  # or a scrape that is missed makes a gap
+    for rule in RULES:
+        if rule["alert"] in (
+            "LandmoeDown",
+            "LandmoeNotReady",
+            "LandmoeRedisBypassed",
+            "LandmoeQueueNearlyFull",
+        ):
+            assert back < _seconds(rule["for"])
+
+
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
 def test_a_rule_asks_for_what_the_service_exposes(rule: dict[str, str], exposed: Exposed) -> None:
