@@ -26,5 +26,5 @@ def raise_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
             allowed = wanted
     if allowed != resource.RLIM_INFINITY and allowed < _FEW:
-        log.warning("few files may be open: connections beyond that wait", allowed=allowed, wanted=_FEW)
+        log.warning("few files may be open: connections beyond that are closed", allowed=allowed, wanted=_FEW)
     return allowed
