@@ -14,6 +14,7 @@ import typer
 from service.benchmarks.commands import bench
 from service.clients import tile_commands
 from service.early_stop import stop_at_once
+from service.standard_files import open_closed
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -48,6 +49,7 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve tiles over HTTP. LANDMOE_ environment variables set everything else."""
+    open_closed()
     stop_at_once()
     from service import settings
 

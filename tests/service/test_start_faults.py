@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.service.server_process import LANDMOE, START_TIMEOUT_S, run
@@ -92,5 +94,29 @@ def test_told_to_stop_while_it_starts_it_ends_at_once(tmp_path: Path, workers: s
             process.terminate()
             assert process.wait(10) == 0
             os.close(writer)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_without_standard_files(workers: str) -> None:
+    """As a script starts it that closes them; nobody hears why it would not."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f'exec "$0" serve --port {port} --workers {workers} <&- >&- 2>&-'
+    with subprocess.Popen(["/bin/sh", "-c", command, LANDMOE]) as process:
+        try:
+            until = time.monotonic() + START_TIMEOUT_S
+            while True:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                with suppress(httpx.TransportError):
+                    if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                        break
+                time.sleep(0.05)
+            assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path(os.devnull)
+            process.terminate()
+            assert process.wait(30) == 0
         finally:
             process.kill()
