@@ -21,6 +21,7 @@ REQUEST_ID = "X-Request-ID"
 _HEADER = REQUEST_ID.lower().encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")  # goes into logs and back into a header
 _QUIET = frozenset({"/livez", "/readyz", "/metrics", "/progress"})  # asked every few seconds
+_PATH = 500  # characters of a path in a line: 64 kB in each would soon push all others out of a bounded log
 _STATUS_CLIENT_GONE = 499  # never sent; nginx's name for it
 
 
@@ -61,7 +62,7 @@ class Observed:
             except ClientDisconnect:
                 status, state["outcome"] = _STATUS_CLIENT_GONE, "disconnected"
             except Exception:
-                self._log.exception("defect", path=scope["path"])
+                self._log.exception("defect", path=scope["path"][:_PATH])
                 state["outcome"] = "internal-error"
                 if status:  # too late for another answer; the server closes the connection
                     raise
@@ -83,7 +84,7 @@ class Observed:
         level(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"][:_PATH],
             status=status,
             outcome=outcome,
             duration_ms=round(seconds * 1000, 2),

@@ -84,6 +84,15 @@ def test_a_request_leaves_one_line_in_the_log(server: ServerProcess) -> None:
     assert not [seen for seen in server.lines if seen.get("path") == "/livez"]
 
 
+def test_a_long_path_does_not_fill_the_log(server: ServerProcess) -> None:
+    path = "/" + "a" * 60_000
+    assert httpx.get(f"{server.url}{path}", headers={"X-Request-ID": "long"}).status_code == 404
+    line = server.wait_for("request")
+    while line["request_id"] != "long":
+        line = server.wait_for("request")
+    assert line["path"] == path[:500]
+
+
 def test_a_large_body_is_refused_before_it_is_read(server: ServerProcess) -> None:
     """The client is answered although it has sent nothing but the head."""
     host, port = re.fullmatch(r"http://(.+):(\d+)", server.url).groups()  # type: ignore[union-attr]
