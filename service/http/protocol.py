@@ -31,6 +31,10 @@ _MIN_BYTES_PER_S = 1_000
 _UNREAD = 4  # times the time for headers: how long an answer may lie there; clients may have to think
 
 
+class _HeadersError(Exception):
+    """More headers came than are read."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection. One that sends headers too slowly, or too many, is closed with a problem object."""
 
@@ -40,6 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._piece_bytes = 0  # of what came last
         self._in_headers = True
         self._in_body = False
         self._bytes_beside_body = 0  # since the last of the body: sizes of chunks and trailers
@@ -81,10 +86,11 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._bytes_beside_body += len(data)
             self._bytes_of_rest += len(data)
+        self._piece_bytes = len(data)
         self._parse(data)
         if self._in_headers:
             if self._header_bytes > _MAX_HEADER_BYTES:
-                self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
+                self._refuse_headers()
             elif self._timer is None:  # most come in one piece and need none
                 self._expect_rest()
         elif self._in_body and self._bytes_beside_body > _MAX_HEADER_BYTES:
@@ -103,6 +109,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Its headers are over, and what comes now is its body."""
         if self.parser.should_upgrade():  # comes again without that, see `_parse`
             return
+        # They may come in one piece with what is behind them, and behind another request.
+        if self._piece_bytes > _MAX_HEADER_BYTES and self._bytes_of_head() > _MAX_HEADER_BYTES:
+            raise _HeadersError
         super().on_headers_complete()  # refuses addresses that are none
         self._in_headers, self._in_body = False, True
         self._bytes_beside_body = 0
@@ -143,7 +152,10 @@ class BoundedProtocol(HttpToolsProtocol):
                     self._refuse(400, "CONNECT came, and this is no proxy. Expected GET or POST")
                     return
                 pieces += [piece[offer.args[0] :], memoryview(self._head_without_offer())]
-            except httptools.HttpParserError:
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, _HeadersError):
+                    self._refuse_headers()
+                    return
                 self.send_400_response("Invalid HTTP request received.")
                 return
 
@@ -194,6 +206,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _owes_answer(self) -> bool:
         """Whether what comes lies behind a request that is not answered yet."""
         return not self._in_body and self.cycle is not None and not self.cycle.response_complete
+
+    def _bytes_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ": ", "\r\n"
+
+    def _refuse_headers(self) -> None:
+        self._refuse(431, f"headers of more than {_MAX_HEADER_BYTES:,} bytes came; expected fewer")
 
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_timer()

@@ -75,6 +75,23 @@ def test_headers_that_are_too_many(server: ServerProcess) -> None:
     assert answer.startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /livez?" + b"a" * 70_000 + b" HTTP/1.1\r\n",
+        b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * 70_000 + b"\r\n",
+    ],
+)
+def test_headers_that_are_too_many_in_one_piece(server: ServerProcess, head: bytes, before: bytes) -> None:
+    """Which the server most often reads at once: its buffer has 256 kB."""
+    with connected(server) as connection:
+        connection.sendall(before + head + b"Host: x\r\n\r\n")
+        answer, _ = told(connection)
+    assert answer.count(b"HTTP/1.1 200") == bool(before)
+    assert before or answer.startswith(b"HTTP/1.1 431")
+
+
 def test_what_is_no_http(server: ServerProcess) -> None:
     with connected(server) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
