@@ -225,6 +225,7 @@ def test_two_replicas_behind_the_gateway(
     )
     # One replica's numbers would mislead who reads them through the gateway.
     assert client.get("/metrics").status_code == 404
+    assert client.get("/%6Detrics").status_code == 404
 
 
 def _published(container: str) -> bool:
@@ -258,3 +259,13 @@ def test_logs_are_json_lines(stack: Stack) -> None:
     assert both
     for line in both.splitlines():
         assert re.match(r"\{.*\"event\".*\}$", line), line
+
+
+def test_a_gateway_without_replicas_says_so_as_the_service_would(client: httpx.Client, stack: Stack) -> None:
+    for replica in scaled(stack).containers("replica"):
+        run("docker", "kill", replica)
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json()["status"] == 503
