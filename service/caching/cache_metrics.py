@@ -47,12 +47,13 @@ _REDIS_WRITES = Counter(
 REDIS_WRITES = {result: _REDIS_WRITES.labels(result) for result in ("ok", "failed", "dropped")}
 _REDIS_DURATION = Histogram(
     "landmoe_redis_duration_seconds",
-    "From a command to Redis' answer or failure: get, set (many at once) or ping",
+    "From a command to Redis' answer or failure: get, set (many at once) or trial (a lookup that tells "
+    "whether Redis can be used)",
     ["command"],
     buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
     registry=REGISTRY,
 )
-REDIS_DURATION = {command: _REDIS_DURATION.labels(command) for command in ("get", "set", "ping")}
+REDIS_DURATION = {command: _REDIS_DURATION.labels(command) for command in ("get", "set", "trial")}
 REDIS_BREAKER_OPEN = Gauge(
     "landmoe_redis_breaker_open",
     "1 while Redis is left alone because it kept failing, in any worker",

@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse
 
 from service.caching.breaker import Breaker
 from service.caching.cache_metrics import (
@@ -36,7 +37,9 @@ _T = TypeVar("_T")
 _FAILURES = 5  # in a row, before Redis is left alone: one may be the network's hiccup
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 _KEYS_PER_COMMAND = 64  # results of all tokens are then 4 MB: a few milliseconds of a shared server
-_BACKGROUND_S = 1.0  # for what nobody waits for: pings, and writes as a whole
+_BACKGROUND_S = 1.0  # for what nobody waits for: trials, and writes as a whole
+# A lookup of what is not there. Who refuses lookups (a cluster, a user without the right) answers PING.
+_TRIAL = (b"landmoe:trial",)
 _CLOSE_S = 1.0  # for writes still queued when the service stops
 
 
@@ -113,9 +116,7 @@ class RedisStore:
                 return None
             # A task of its own: a client that goes away must not break off an exchange with Redis and so
             # cost it the connection.
-            call = asyncio.create_task(
-                self._call("get", self._redis.mget(keys[start : start + _KEYS_PER_COMMAND]))
-            )
+            call = asyncio.create_task(self._call("get", self._mget(keys[start : start + _KEYS_PER_COMMAND])))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
             some = await asyncio.shield(call)
@@ -149,6 +150,16 @@ class RedisStore:
             await self._redis.aclose()
         REDIS_BREAKER_OPEN.set(0)
 
+    async def _mget(self, keys: Sequence[bytes]) -> list[Any]:
+        values = await self._redis.mget(keys)
+        if not isinstance(values, list) or len(values) != len(
+            keys
+        ):  # a proxy between, or answers out of step
+            raise InvalidResponse(
+                f"{len(keys)} keys were asked for and something else than {len(keys)} values came"
+            )
+        return values
+
     async def _call(self, command: str, answer: Awaitable[_T], patience_s: float | None = None) -> _T | None:
         """Redis' answer, or None: it failed, which is counted and told to the breaker."""
         start = time.perf_counter()
@@ -163,7 +174,8 @@ class RedisStore:
             return None
         finally:
             REDIS_DURATION[command].observe(time.perf_counter() - start)
-        self._record(True)
+        if command != "set":  # a server that takes writes may refuse lookups, which is what requests wait for
+            self._record(True)
         return result
 
     def _record(self, succeeded: bool, kind: str = "", error: Exception | None = None) -> None:
@@ -181,14 +193,14 @@ class RedisStore:
     async def _watch(self) -> None:
         """Tries the server at start, and again for as long as the breaker is open."""
         for _ in range(_FAILURES):
-            if await self._call("ping", self._redis.ping(), _BACKGROUND_S) is not None:
+            if await self._call("trial", self._mget(_TRIAL), _BACKGROUND_S) is not None:
                 break
         while True:
             await self._opened.wait()
             while self._breaker.is_open:
                 await asyncio.sleep(self._breaker.wait_s)
                 if self._breaker.begin():
-                    await self._call("ping", self._redis.ping(), _BACKGROUND_S)
+                    await self._call("trial", self._mget(_TRIAL), _BACKGROUND_S)
             self._opened.clear()
 
     async def _write(self) -> None:

@@ -117,6 +117,59 @@ def test_a_server_of_another_kind_is_left_alone() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("answer", [b":7\r\n", b"*3\r\n$-1\r\n$-1\r\n$-1\r\n"], ids=["number", "more"])
+def test_answers_to_something_else_are_an_outage(answer: bytes) -> None:
+    """Of a proxy, or of a connection whose answers are out of step."""
+
+    async def main() -> None:
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while line := await reader.readline():
+                if line.upper().strip() == b"MGET":
+                    writer.write(answer)
+                elif line.upper().strip() in (b"CLIENT", b"SET"):
+                    writer.write(b"+OK\r\n")
+            writer.close()
+
+        other = await asyncio.start_server(listen, "127.0.0.1", 0)
+        port = other.sockets[0].getsockname()[1]
+        before = counts()
+        async with redis_cache(f"redis://127.0.0.1:{port}") as cache:
+            assert await cache.get([b"a"], SIZE) == [None]
+            await until(lambda: cache.redis_state == "unavailable")
+        assert grown(before)["error-other"] >= 5
+        other.close()
+        await other.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_user_who_may_not_read_is_an_outage_though_writes_succeed(server: RedisServer) -> None:
+    with server.client() as client:
+        client.acl_setuser(
+            "writer",
+            enabled=True,
+            passwords=["+secret"],
+            keys=["*"],
+            commands=["+set", "+ping", "+client", "+select"],
+        )
+
+    async def main() -> None:
+        async with redis_cache(server.url.replace("//", "//writer:secret@")) as cache:
+            for number in range(10):
+                cache.put({b"%d" % number: ONE})
+                assert await cache.get([b"%d" % number], SIZE) == [None]
+                await asyncio.sleep(0.02)
+            await until(lambda: cache.redis_state == "unavailable")
+            await asyncio.sleep(2)  # until it was tried again, twice
+            assert cache.redis_state == "unavailable"
+
+    try:
+        asyncio.run(main())
+    finally:
+        with server.client() as client:
+            client.acl_deluser("writer")
+
+
 def test_a_wrong_password_is_an_outage_like_any_other(server: RedisServer) -> None:
     async def main() -> None:
         before = counts()
