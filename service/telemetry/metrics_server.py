@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import structlog
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from service.telemetry import metrics
+
+log = structlog.get_logger()
 
 
 class _Quiet(WSGIRequestHandler):
@@ -20,7 +24,17 @@ class _Quiet(WSGIRequestHandler):
         """Says nothing."""
 
 
-class _Server6(ThreadingWSGIServer):
+class _Server(ThreadingWSGIServer):
+    def handle_error(self, *_: Any) -> None:
+        """A line of the log, as all others are; the library would write a trace of its own."""
+        error = sys.exception()
+        if isinstance(error, OSError):  # who asked has gone, or is slow
+            log.debug("metrics were not taken", reason=str(error))
+        else:
+            log.error("metrics failed", exc_info=error)
+
+
+class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
@@ -33,7 +47,7 @@ def start(host: str, port: int) -> int:
     Raises:
         OSError: the address cannot be listened on.
     """
-    kind = _Server6 if ":" in host else ThreadingWSGIServer
+    kind = _Server6 if ":" in host else _Server
     server = make_server(host, port, _answer, kind, _Quiet)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_port)
