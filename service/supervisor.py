@@ -105,7 +105,11 @@ class Supervisor:
             due = [when for when in restarts if when <= time.monotonic()]
             restarts = [when for when in restarts if when not in due]
             for _ in due:
-                self._start()
+                try:
+                    self._start()
+                except OSError as error:  # no memory for another process, or too many; those that are go on
+                    log.error("worker cannot be started", reason=str(error), retry_in_s=_SOON_S)  # noqa: TRY400
+                    restarts.append(time.monotonic() + _SOON_S)
 
     def _stop(self) -> bool:
         """Lets the processes finish; False if one had to be killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -45,11 +46,31 @@ def start_once(folder: Path, _listener: socket.socket) -> None:
         signal.pause()
 
 
+class Short(Supervisor):
+    """One that once finds no memory for another process."""
+
+    starts = 0
+
+    def _start(self) -> None:
+        self.starts += 1
+        if self.starts == 3:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        super()._start()
+
+
+def pause(folder: Path, _listener: socket.socket) -> None:
+    """Lives until it is killed."""
+    (folder / f"started-{os.getpid()}").touch()
+    while True:
+        signal.pause()
+
+
 def supervise(folder: str, work: str = "live_or_die") -> None:
     """Two of them, in a process of their own."""
     supervisor._SOON_S = 60.0  # also where other work makes a start slow
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        in_order = Supervisor(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
+        kind = Short if work == "pause" else Supervisor
+        in_order = kind(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
     sys.exit(0 if in_order else 1)
 
 
@@ -125,5 +146,23 @@ def test_a_replacement_that_cannot_start_does_not_end_those_that_work(tmp_path: 
             os.kill(other, 0)  # is there
             os.kill(other, signal.SIGKILL)  # nobody is left who answers: whoever started it may know better
             assert process.wait(30) == 1
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_process_for_which_there_is_no_memory_is_started_later(tmp_path: Path) -> None:
+    arguments = f"{str(tmp_path)!r}, 'pause'"
+    code = f"from tests.service.test_supervisor import supervise; supervise({arguments})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, MULTIPROCESS_DIR: str(tmp_path)}
+    ) as process:
+        try:
+            wait_for(tmp_path, "started-*", 2)
+            [one, _] = (int(path.name.partition("-")[2]) for path in tmp_path.glob("started-*"))
+            os.kill(one, signal.SIGKILL)
+            wait_for(tmp_path, "started-*", 3)
+            process.terminate()
+            assert process.wait(30) == 0
         finally:
             process.kill()
