@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 600
 READY_TIMEOUT_S = 120
 MAX_TILES = 77  # set as an operator would, to see that settings arrive
+MAX_CONNECTIONS = 64  # of the gateway
 
 
 def unavailable() -> str | None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.integration import own_bundle
-from tests.integration.compose import MAX_TILES, Stack, free_port, scaled, timed, unavailable
+from tests.integration.compose import MAX_CONNECTIONS, MAX_TILES, Stack, free_port, scaled, timed, unavailable
 from tests.integration.own_bundle import BUNDLE
 from tests.rasters import dn_pixels, geotiff
 
@@ -64,6 +64,7 @@ def stack(ports: dict[str, int], bundles: Path, figures: list[str]) -> Iterator[
         LANDMOE_CACHE_MB="0",  # nothing in the process: a hit comes from Redis
         LANDMOE_BUNDLES=str(bundles),
         LANDMOE_BUNDLE=f"/bundles/{BUNDLE}",
+        GATEWAY_MAX_CONNECTIONS=str(MAX_CONNECTIONS),
     )
     with timed(figures, "build the cpu image"):
         stack.compose("build", "landmoe")

@@ -7,14 +7,17 @@ replicas behind the gateway. Grafana is left out here; its files are checked in 
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from model.native import session as native
 from tests.integration.compose import (
+    MAX_CONNECTIONS,
     MAX_TILES,
     Stack,
     inspect,
@@ -226,6 +229,20 @@ def test_two_replicas_behind_the_gateway(
     # One replica's numbers would mislead who reads them through the gateway.
     assert client.get("/metrics").status_code == 404
     assert client.get("/%6Detrics").status_code == 404
+
+
+def test_a_gateway_whose_connections_are_all_taken_is_not_taken_for_dead(
+    stack: Stack, ports: dict[str, int]
+) -> None:
+    """By clients that keep theirs, for example: its health check and Prometheus have a port of their own."""
+    gateway = scaled(stack).container("gateway")
+    ask = inspect(gateway)["Config"]["Healthcheck"]["Test"][1:]
+    with ExitStack() as clients:
+        for _ in range(MAX_CONNECTIONS + 8):
+            one = clients.enter_context(socket.create_connection(("127.0.0.1", ports["service"])))
+            one.sendall(b"GET /livez HTTP/1.1\r\n")
+        time.sleep(1)
+        run("docker", "exec", gateway, "timeout", "4", *ask, check=True)
 
 
 def _published(container: str) -> bool:
