@@ -143,6 +143,8 @@ def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[st
         Server(app, settings).run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the application did not start
         raise StartError("the service did not start; the lines above say why") from error
+    finally:
+        tracing.turn_off()
 
 
 def _work(settings: Settings, listener: socket.socket) -> None:

@@ -7,6 +7,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
 _SERVICE = "landmoe"
+_LAST_SPANS_S = 2.0  # requests are answered by then, and whoever stops the process waits for it
 
 
 class TracingError(RuntimeError):
@@ -29,6 +31,7 @@ class _Tracing:
     """The tracer, once there is one."""
 
     tracer: Any = None
+    provider: Any = None
 
 
 def configure(processor: SpanProcessor | None = None) -> None:
@@ -50,14 +53,19 @@ def configure(processor: SpanProcessor | None = None) -> None:
             "LANDMOE_TRACING is set and OpenTelemetry is not installed; expected the extra landmoe[otel]"
         ) from error
     name = os.environ.get("OTEL_SERVICE_NAME", _SERVICE)
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    # Its own way to end waits for a collector that is away until it gives up.
+    provider = TracerProvider(resource=Resource.create({"service.name": name}), shutdown_on_exit=False)
     provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))
-    _Tracing.tracer = provider.get_tracer(_SERVICE)
+    _Tracing.provider, _Tracing.tracer = provider, provider.get_tracer(_SERVICE)
 
 
 def turn_off() -> None:
-    """Makes no more spans."""
-    _Tracing.tracer = None
+    """Makes no more spans, and sends those that are left if that is quick."""
+    provider, _Tracing.provider, _Tracing.tracer = _Tracing.provider, None, None
+    if provider is not None:
+        rest = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        rest.start()
+        rest.join(_LAST_SPANS_S)
 
 
 @contextmanager

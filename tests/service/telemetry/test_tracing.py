@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from service.telemetry import tracing
 from service.telemetry.tracing import TracingError
 from tests.rasters import geotiff
+from tests.service.server_process import ServerProcess
 
 otel = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 TIFF = {"Content-Type": "image/tiff"}
@@ -61,3 +64,13 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(TracingError, match=r"landmoe\[otel\]"):
         tracing.configure()
+
+
+@pytest.mark.server
+def test_a_collector_that_is_away_does_not_hold_up_the_end() -> None:
+    with ServerProcess(LANDMOE_TRACING="true", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9") as server:
+        answer = httpx.post(f"{server.url}/embed", content=geotiff(), headers=TIFF)
+        assert answer.status_code == 200
+        start = time.monotonic()
+        assert server.stop() == 0
+    assert time.monotonic() - start < 6  # it gives up after 10
