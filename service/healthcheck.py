@@ -28,7 +28,7 @@ def unready(host: str, port: int) -> str | None:
 
 def main() -> None:
     """Asks the service on this machine at LANDMOE_PORT; exit status 1 and the reason if it is not ready."""
-    reason = unready("127.0.0.1", int(os.environ.get("LANDMOE_PORT", "8000")))
+    reason = unready("127.0.0.1", int(os.environ.get("LANDMOE_PORT") or 8000))
     if reason is not None:
         sys.exit(reason)
 

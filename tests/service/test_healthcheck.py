@@ -41,7 +41,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _run(port: int) -> subprocess.CompletedProcess[str]:
+def _run(port: int | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service.healthcheck"],
         env={"LANDMOE_PORT": str(port)},
@@ -66,6 +66,12 @@ def test_draining(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     done = _run(port)
     assert done.returncode == 1
     assert "503" in done.stderr
+
+
+def test_an_empty_port_is_the_usual_one_as_for_the_service() -> None:
+    done = _run("")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or "127.0.0.1:8000" in done.stderr
 
 
 def test_nothing_listens() -> None:
