@@ -14,6 +14,7 @@ from rasterio.io import MemoryFile
 from model.windows import TILE_SIZE
 from service.errors import RequestError
 from service.formats import Head, Item
+from service.formats.palette import palette
 from service.http.spool import SpoolFile
 from service.rasters.georeference import Georeference
 
@@ -35,8 +36,8 @@ class RasterWriter:
     """A GeoTIFF of the windows of one scene, in the scene's CRS.
 
     A pixel lies at the centre of its window and is as wide as the stride. `geotiff-classes` has one band with
-    the index of the most probable label, `geotiff-probabilities` one float32 band for each label; both name
-    the labels, and windows that were skipped or failed are nodata.
+    the index of the most probable label, and a colour for each of up to 255; `geotiff-probabilities` one
+    float32 band for each label. Both name the labels, and windows that were skipped or failed are nodata.
     """
 
     def __init__(self, file: SpoolFile, head: Head, grid: Grid, *, classes: bool) -> None:
@@ -80,6 +81,8 @@ class RasterWriter:
                 BIGTIFF="IF_SAFER",
                 **where,
             ) as dataset:
+                if self._pixels.dtype == np.uint8:  # a table for 16 bits would take 400 kB
+                    dataset.write_colormap(1, dict(enumerate(palette(self._labels))))
                 dataset.write(self._pixels)
                 names = ("class",) if self._classes else self._labels
                 for band, name in enumerate(names, start=1):

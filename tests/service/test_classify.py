@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from httpx import Response
+from rasterio.enums import ColorInterp
 from starlette.testclient import TestClient
 
 from model import bundle_writer
@@ -200,6 +201,9 @@ def test_a_classified_scene_is_a_raster(client: TestClient, stride: int) -> None
         classes = raster.read(1)
         assert json.loads(raster.tags()["LABELS"]) == list(PROBES["many"].labels)
         assert raster.nodata == classes[0, 0] == 255
+        assert raster.colorinterp == (ColorInterp.palette,)
+        shown = [raster.colormap(1)[index] for index in range(len(PROBES["many"].labels))]
+        assert len(set(shown)) == len(shown)
         assert classes.shape == ((130 - 40) // stride + 1, (100 - 40) // stride + 1)
         assert raster.crs.to_string() == "EPSG:32633"
         for item in items:
