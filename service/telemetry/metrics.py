@@ -13,7 +13,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from model.bundle import Bundle
-from service.telemetry.worker_files import MULTIPROCESS_DIR, reading
+from service.telemetry.worker_files import DEATHS, MULTIPROCESS_DIR, reading
 
 REGISTRY = CollectorRegistry()
 if MULTIPROCESS_DIR not in os.environ:
@@ -95,6 +95,7 @@ ENGINE_RESTARTS = Counter(
     "Engine workers restarted after they failed, died or hung",
     registry=REGISTRY,
 )
+WORKER_DEATHS = Counter(*DEATHS, registry=REGISTRY)
 ENGINE_WORKERS = Gauge(
     "landmoe_engine_workers",
     "Engine workers that work",

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
@@ -26,6 +26,8 @@ MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when 
 _PREFIX = "landmoe-workers-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
 _LOCK = "reading"
+# Counted by the supervisor, with the dead; each worker has the same counter at 0.
+DEATHS = ("landmoe_worker_deaths", "Worker processes that died and were replaced")
 _ENTRY_BYTES = 40  # of a value in such a file, beside its key: at most
 
 
@@ -80,13 +82,14 @@ def died(pid: int | None) -> None:
     where = Path(os.environ[MULTIPROCESS_DIR])
     with reading(alone=True):
         mark_process_dead(pid)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-        for kind in ("counter", "histogram"):
-            if (own := where / f"{kind}_{pid}.db").exists():
-                _add(own, where / f"{kind}_dead.db")
+        name, text = DEATHS
+        death: str = mmap_key(name, f"{name}_total", [], [], text)
+        _add(where / f"counter_{pid}.db", where / "counter_dead.db", Counter({death: 1.0}))
+        if (own := where / f"histogram_{pid}.db").exists():
+            _add(own, where / "histogram_dead.db", Counter())
 
 
-def _add(own: Path, dead: Path) -> None:
-    total: Counter[str] = Counter()
+def _add(own: Path, dead: Path, total: Counter[str]) -> None:
     for file in (dead, own):
         if file.exists() and file.stat().st_size:  # it may have died before it had written anything
             for key, value, *_ in MmapedDict.read_all_values_from_file(file):  # type: ignore[no-untyped-call]
@@ -99,7 +102,7 @@ def _add(own: Path, dead: Path) -> None:
         values.write_value(key, value, 0.0)
     values.close()
     unfinished.replace(dead)
-    own.unlink()
+    own.unlink(missing_ok=True)
 
 
 def _clear(parent: Path) -> None:

@@ -124,6 +124,7 @@ def test_what_workers_have_counted_outlives_them_and_their_files_do_not() -> Non
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert told('landmoe_requests_total{outcome="ok",route="/embed"} 4.0')
+        assert told("landmoe_worker_deaths_total 2.0")
         assert told('landmoe_request_duration_seconds_count{route="/embed"} 4.0')
         assert len(list(folder.glob("counter_*.db"))) == 3  # two live, and one is of the dead
         assert server.stop() == 0

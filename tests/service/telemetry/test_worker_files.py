@@ -64,7 +64,7 @@ def test_what_the_dead_have_counted_stays_in_one_file_of_each_kind(where: Path) 
     before = {line for line in told(where) if "flying" not in line}
     for pid in range(2, 40):
         worker_files.died(pid)
-    assert told(where) == before | {"flying 1.0"}
+    assert told(where) == before | {"flying 1.0", "landmoe_worker_deaths_total 38.0"}
     assert 'requests_total{outcome="ok"} 404.0' in before
     assert sorted(file.name for file in where.glob("*.db")) == [
         "counter_1.db",
