@@ -15,15 +15,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from service.clients.async_client import AsyncClient as AsyncClient
+from service.clients.async_client import Progress
 from service.clients.errors import ClientError as ClientError
 from service.clients.errors import ProblemError as ProblemError
 from service.clients.errors import TransportError as TransportError
 from service.clients.errors import UnusableTileError as UnusableTileError
+from service.clients.options import ClassifyOptions, EmbedOptions, Settings
 from service.clients.results import Answer, Classification, Embedding
 from service.clients.tiles import Tile as Tile
 
@@ -37,8 +39,8 @@ class Client:
     called in that thread.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", **arguments: Any) -> None:
-        self._client = AsyncClient(url, **arguments)
+    def __init__(self, url: str = "http://127.0.0.1:8000", **settings: Unpack[Settings]) -> None:
+        self._client = AsyncClient(url, **settings)
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
 
@@ -63,13 +65,29 @@ class Client:
         """See `AsyncClient.model`."""
         return self._call(self._client.model)
 
-    def embed(self, tiles: Iterable[Any] | Any, **options: Any) -> Answer[Embedding]:
+    def embed(
+        self,
+        tiles: Iterable[Any] | Any,
+        *,
+        progress: Progress | None = None,
+        keep_going: bool = False,
+        **options: Unpack[EmbedOptions],
+    ) -> Answer[Embedding]:
         """See `AsyncClient.embed`."""
-        return self._call(partial(self._client.embed, tiles, **options))
+        asked = partial(self._client.embed, tiles, progress=progress, keep_going=keep_going, **options)
+        return self._call(asked)
 
-    def classify(self, tiles: Iterable[Any] | Any, **options: Any) -> Answer[Classification]:
+    def classify(
+        self,
+        tiles: Iterable[Any] | Any,
+        *,
+        progress: Progress | None = None,
+        keep_going: bool = False,
+        **options: Unpack[ClassifyOptions],
+    ) -> Answer[Classification]:
         """See `AsyncClient.classify`."""
-        return self._call(partial(self._client.classify, tiles, **options))
+        asked = partial(self._client.classify, tiles, progress=progress, keep_going=keep_going, **options)
+        return self._call(asked)
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         if self._portal is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
@@ -13,6 +13,7 @@ from service.clients.answers import Reader, of_classify, of_embed
 from service.clients.connection import Connection
 from service.clients.errors import ClientError, ProblemError, first_of
 from service.clients.given_tiles import as_tiles, check_common
+from service.clients.options import ClassifyOptions, EmbedOptions
 from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
 from service.clients.tile_requests import TileRequest, requests
 from service.clients.tiles import Tile, as_text
@@ -97,7 +98,7 @@ class AsyncClient:
         *,
         progress: Progress | None = None,
         keep_going: bool = False,
-        **options: Any,
+        **options: Unpack[EmbedOptions],
     ) -> Answer[Embedding]:
         """Embeds tiles.
 
@@ -116,7 +117,7 @@ class AsyncClient:
             TransportError: it did not answer.
             UnusableTileError: something given is no tile.
         """
-        return await self._ask("/embed", tiles, options, of_embed, progress, keep_going)
+        return await self._ask("/embed", tiles, {**options}, of_embed, progress, keep_going)
 
     async def classify(
         self,
@@ -124,10 +125,10 @@ class AsyncClient:
         *,
         progress: Progress | None = None,
         keep_going: bool = False,
-        **options: Any,
+        **options: Unpack[ClassifyOptions],
     ) -> Answer[Classification]:
         """Predicts labels; `options` are probe, top_k, threshold ...; the rest is as in `embed`."""
-        return await self._ask("/classify", tiles, options, of_classify, progress, keep_going)
+        return await self._ask("/classify", tiles, {**options}, of_classify, progress, keep_going)
 
     async def raw(
         self, route: str, request: TileRequest, options: dict[str, Any], request_id: str | None = None
