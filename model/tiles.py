@@ -28,6 +28,7 @@ __all__ = [
     "TileError",
     "TileWarning",
     "Window",
+    "check_size",
     "check_valid",
     "contradiction_warning",
     "cut",
@@ -172,31 +173,35 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
         TileError: `wrong-size` for a raster that the mode does not fit; `bad-parameter` for an unknown mode.
     """
     height, width = valid.shape
-    if mode is None:
-        if min(height, width) < TILE_SIZE or max(height, width) > CROP_MAX:
-            choices = FIT_CHOICES if min(height, width) >= TILE_SIZE else FIT_SMALL
-            raise TileError(
-                "wrong-size",
-                f"the raster is {width} x {height} px; only sides of {TILE_SIZE} to {CROP_MAX} px are "
-                f"cropped unasked. Send {choices}",
-            )
-        mode = "crop"
-    if mode == "crop":
-        if min(height, width) < TILE_SIZE:
-            raise TileError(
-                "wrong-size",
-                f"the raster is {width} x {height} px, too small for fit=crop, which needs {TILE_SIZE} px "
-                "a side; send fit=resize, which enlarges it",
-            )
-        return cut(
-            dn,
-            valid,
-            Window((height - TILE_SIZE) // 2, (width - TILE_SIZE) // 2, TILE_SIZE, TILE_SIZE),
-        )
+    check_size(height, width, mode)
     if mode == "resize":
         small, still_valid = resize(dn, valid, TILE_SIZE)
         return Tile(small, still_valid, float(still_valid.mean()), Window(0, 0, height, width))
-    raise TileError("bad-parameter", f"fit is {mode[:40]!r}; expected {FIT_CHOICES}")
+    top, left = (height - TILE_SIZE) // 2, (width - TILE_SIZE) // 2
+    return cut(dn, valid, Window(top, left, TILE_SIZE, TILE_SIZE))
+
+
+def check_size(height: int, width: int, mode: str | None) -> None:
+    """Refuse what `fit` does, which a file's header tells before its pixels are read.
+
+    Raises:
+        TileError: as `fit`.
+    """
+    if mode not in (None, "crop", "resize"):
+        raise TileError("bad-parameter", f"fit is {mode[:40]!r}; expected {FIT_CHOICES}")
+    if mode is None and (min(height, width) < TILE_SIZE or max(height, width) > CROP_MAX):
+        choices = FIT_CHOICES if min(height, width) >= TILE_SIZE else FIT_SMALL
+        raise TileError(
+            "wrong-size",
+            f"the raster is {width} x {height} px; only sides of {TILE_SIZE} to {CROP_MAX} px are "
+            f"cropped unasked. Send {choices}",
+        )
+    if mode == "crop" and min(height, width) < TILE_SIZE:
+        raise TileError(
+            "wrong-size",
+            f"the raster is {width} x {height} px, too small for fit=crop, which needs {TILE_SIZE} px "
+            "a side; send fit=resize, which enlarges it",
+        )
 
 
 def cut(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], window: Window) -> Tile:

@@ -53,8 +53,19 @@ def prepare(
     """
     said = Said(source, parameters, bundle)
     with OpenRaster(source, limits, whole=True, nodata=parameters.nodata) as raster:
+        _check(raster.header, parameters, options, source)
         flags = raster.read_quality()  # before the pixels are given away
         return _prepared(said, options, raster.read(), flags, raster.header, raster.acquired)
+
+
+def _check(
+    header: geotiff.Header, parameters: TileParameters, options: RequestOptions, source: Source
+) -> None:
+    """Refuses what no pixel can change: a whole scene that came without `fit` is not unpacked for it."""
+    tiles.select_bands(
+        header.count, header.descriptions, parameters.bands, alpha=header.alpha, source=source.source
+    )
+    tiles.check_size(header.height, header.width, options.fit)
 
 
 def is_small(source: Source) -> bool:

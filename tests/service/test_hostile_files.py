@@ -187,3 +187,16 @@ def test_metadata_that_is_too_much(client: TestClient, metadata: str, status: in
     assert response.status_code == status, response.text[:300]
     assert len(response.text) < 10_000
     assert time.perf_counter() - start < MAX_S
+
+
+@pytest.mark.parametrize("bands", [7, 6])
+def test_a_scene_without_fit_is_refused_by_its_header(client: TestClient, bands: int) -> None:
+    """Its pixels, which are damaged here, are not unpacked to say so."""
+    data = bytearray(geotiff(dn_pixels(300, 300)[:bands], compress="deflate"))
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+    problem = client.post("/embed", content=bytes(data), headers={"Content-Type": "image/tiff"}).json()
+    assert problem["type"].rpartition(":")[2] == ("wrong-size" if bands == 7 else "missing-coastal")
+    fitting = client.post(
+        "/embed?fit=resize", content=bytes(data), headers={"Content-Type": "image/tiff"}
+    ).json()
+    assert fitting["type"].rpartition(":")[2] == ("unreadable-tiff" if bands == 7 else "missing-coastal")
