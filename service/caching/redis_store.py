@@ -34,6 +34,8 @@ log = structlog.get_logger()
 State = Literal["ok", "unavailable", "refuses-writes"]
 _T = TypeVar("_T")
 
+# The end of the start holds the event loop for a moment, in which a lookup's time would run out.
+_SETTLE_S = 0.3
 _FAILURES = 5  # in a row, before Redis is left alone: one may be the network's hiccup
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 _KEYS_PER_COMMAND = 64  # results of all tokens are then 4 MB: a few milliseconds of a shared server
@@ -192,6 +194,7 @@ class RedisStore:
 
     async def _watch(self) -> None:
         """Tries the server at start, and again for as long as the breaker is open."""
+        await asyncio.sleep(_SETTLE_S)
         for _ in range(_FAILURES):
             if await self._call("trial", self._mget(_TRIAL), _BACKGROUND_S) is not None:
                 break
