@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,15 +29,27 @@ class Listed:
 
 Listing = Mapping[str, Listed]
 
+COLUMNS = ("id", "datetime", "lat", "lon", "labels")
+# What they are called by mistake: unread, a whole set would be packed without its labels, times or places.
+_MEANT = {
+    "label": "labels",
+    "class": "labels",
+    "latitude": "lat",
+    "longitude": "lon",
+    "lng": "lon",
+    **dict.fromkeys(("date", "time", "timestamp"), "datetime"),
+}
+
 
 def read_listing(path: Path) -> dict[str, Listed]:
     """Tiles by name, in the order of the file.
 
     The columns `id`, `datetime`, `lat`, `lon` and `labels` ('|' between several) are read, others are not. A
-    file without a column `id` is a plain list of names: its first column counts, from the first line on.
+    file without any of them is a plain list of names: its first column counts, from the first line on.
 
     Raises:
-        ListingError: not readable as CSV text, or a line with an unusable value or a name that came before.
+        ListingError: not readable as CSV text, columns of other names than these or without `id`, or a line
+            with an unusable value, surplus values, or a name that came before.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -44,11 +57,18 @@ def read_listing(path: Path) -> dict[str, Listed]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ListingError(f"{path}: not a readable CSV file ({error})") from error
     columns = [cell.strip() for cell in rows[0]] if rows else []
-    plain = "id" not in columns
+    try:
+        plain = _is_plain(columns)
+    except ValueError as error:
+        raise ListingError(f"{path}: {error}") from error
     found: dict[str, Listed] = {}
     for number, row in enumerate(rows if plain else rows[1:], start=1 if plain else 2):
         values = {"id": row[0]} if plain else dict(zip(columns, row, strict=False))
         try:
+            if not plain and any(cell.strip() for cell in row[len(columns) :]):
+                raise ValueError(
+                    f"{len(row)} values for {len(columns)} columns; a label with a comma needs quotes"
+                )
             listed = _line({key: value.strip() for key, value in values.items()})
         except (ValueError, MetadataError) as error:
             raise ListingError(f"{path}, line {number}: {error}") from error
@@ -68,6 +88,24 @@ def line(listing: Listing, path: Path) -> Listed | None:
 def said(listing: Listing | None, path: Path) -> Listed:
     """What the list says of a file; nothing where there is no list, or no line."""
     return (line(listing, path) if listing is not None else None) or Listed(path.stem)
+
+
+def _is_plain(columns: list[str]) -> bool:
+    """Whether the first line is a name already.
+
+    Raises:
+        ValueError: it names columns, but not as they are called, or apart by something else than commas.
+    """
+    parts = re.split("[;\t]", columns[0].lower()) if len(columns) == 1 else []
+    if len(parts) > 1 and set(parts) & {*COLUMNS, *_MEANT}:
+        raise ValueError(f"the columns {columns[0]!r} are not separated by commas")
+    for column in columns:
+        meant = column.lower() if column.lower() in COLUMNS else _MEANT.get(column.lower())
+        if meant and meant not in columns and (len(columns) > 1 or meant == "id"):
+            raise ValueError(f"a column is called {column!r}; expected {meant!r}")
+    if "id" not in columns and set(columns) & set(COLUMNS):
+        raise ValueError(f"no column is called 'id' (the names of the files); found {', '.join(columns)}")
+    return "id" not in columns
 
 
 def _line(values: dict[str, str]) -> Listed:

@@ -36,6 +36,11 @@ def test_a_listing_says_what_the_files_do_not(tmp_path: Path) -> None:
         (b"a\nb\na\n", r"line 3: a is listed twice"),
         (b"datetime,id\n2020-01-01\n", r"line 2: no id"),
         (b"\xff\xfe\xff", r"not a readable CSV"),
+        (b"id,label\na,River\n", r"a column is called 'label'; expected 'labels'"),
+        (b"ID,labels\na,River\n", r"a column is called 'ID'; expected 'id'"),
+        (b"filename,labels\na,River\n", r"no column is called 'id' .*; found filename, labels"),
+        (b"id;labels\na;River\n", r"columns 'id;labels' are not separated by commas"),
+        (b"id,labels\na,Pastures, meadows\n", r"line 2: 3 values for 2 columns"),
     ],
 )
 def test_a_listing_that_cannot_be_used_names_the_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -43,6 +48,14 @@ def test_a_listing_that_cannot_be_used_names_the_line(tmp_path: Path, content: b
     write(tmp_path / "list.csv", content)
     with pytest.raises(PackError, match=message):
         packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
+
+
+@pytest.mark.parametrize("content", [b"a,River\n", b"name,split\na,train\n", b"id,labels,label\na,,x,,\n"])
+def test_columns_that_are_not_read_may_be_called_anything(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "f/a.tif", geotiff())
+    write(tmp_path / "list.csv", content)
+    found = packing(tmp_path, {"name": "f", "kind": "folder", "path": "f", "listing": "list.csv"})
+    assert found.column("id").tolist() == ["a"]
 
 
 def test_a_list_takes_scenes_and_says_what_is_known_of_them(tmp_path: Path) -> None:
