@@ -68,7 +68,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write `path` at once or not at all.
 
     Raises:
-        CheckpointError: it is a folder.
+        CheckpointError: it is a folder, or cannot be written, as on a full disk.
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; expected the name of a file")
@@ -82,7 +82,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     state = {name: t.detach().cpu().contiguous() for name, t in checkpoint.model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    try:
+        save_file(state, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
     partial.chmod(0o644)  # the library leaves 0600, which another user (a container's) could not read
     partial.replace(path)
 

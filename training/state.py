@@ -44,7 +44,11 @@ class RunState:
     schedule: Schedule
 
     def save(self, path: Path) -> None:
-        """Write tensors, numbers and text, at once or not at all."""
+        """Write tensors, numbers and text, at once or not at all.
+
+        Raises:
+            OSError: as on a full disk; a state that was there before stays.
+        """
         content = {
             "format": FORMAT_VERSION,
             "step": self.progress.step,
@@ -58,7 +62,11 @@ class RunState:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        torch.save(content, partial)
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # of a full disk torch says only that the file is too short
+            partial.unlink(missing_ok=True)
+            raise OSError(f"{path}: cannot be written; is the disk full? ({error})") from error
         partial.replace(path)
 
     def restore(self, path: Path) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,35 @@ def test_targets_are_absolute_unless_chosen_and_older_states_go_on(data: Path, t
     assert Pretraining(recipe(data, "steps=1"), tmp_path).step == 1
     with pytest.raises(StateError, match=r"loss\.targets: 'absolute' in the state, 'visible' now"):
         Pretraining(recipe(data, "steps=1", "loss.targets=visible"), tmp_path)
+
+
+def test_a_state_that_does_not_fit_on_the_disk_leaves_the_one_before(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(data, run, "steps=2", "optimiser.schedule=constant", "optimiser.warm_up=1")
+    before = (run / "state.pt").read_bytes()
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2); "
+        "from training.cli import app; app()"
+    )
+    command = [sys.executable, "-c", code, "pretrain", "--config", "smoke", "-o", str(run)]
+    changes = ["data.path=" + str(data), "steps=2", "optimiser.schedule=constant", "optimiser.warm_up=1"]
+    ended = subprocess.run([*command, *changes], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "state.pt: cannot be written; is the disk full?" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (run / "state.pt").read_bytes() == before
+    assert not list(run.glob(".*.partial"))
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_an_error_in_a_line(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)); from training.cli import app; app()"
+    )
+    command = [sys.executable, "-c", code, "init", "--size", "XXS", "-o", str(tmp_path / "c.safetensors")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "c.safetensors: cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())
