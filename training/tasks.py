@@ -92,13 +92,20 @@ def find(tiles: Tiles, limit: int, seed: int = 0) -> tuple[list[Task], list[str]
         elif len(task.classes) < 2:
             left_out.append(f"{source}: {task.classes[0]!r} is its only label; expected at least 2")
         else:
-            pick = np.random.default_rng(seed).permutation(len(task.tiles))[:limit]
-            pick.sort()
+            pick = _drawn(task.places, limit, seed)
             tasks.append(replace(task, tiles=task.tiles.take(pick), truth=task.truth[pick]))
     names_found = [t.name for t in tasks]
     return [
         t if names_found.count(t.name) == 1 else replace(t, name=f"{t.name} ({t.source})") for t in tasks
     ], left_out
+
+
+def _drawn(places: NDArray[np.int32], limit: int, seed: int) -> NDArray[np.int64]:
+    """At most `limit` rows at random, of `MIN_PLACES` places also where nearly all tiles are in one."""
+    order = np.random.default_rng(seed).permutation(len(places))
+    _, first = np.unique(places[order], return_index=True)
+    kept = np.sort(first)[:MIN_PLACES]  # drawn anyway, but where the draw has fewer places
+    return np.sort(np.r_[order[kept], np.delete(order, kept)][:limit])
 
 
 def _labels(text: str) -> tuple[str, ...]:

@@ -135,6 +135,13 @@ def test_a_class_that_no_fold_can_learn_does_not_stop_an_evaluation(multi_label:
             assert len(found["probes"]) == 2
 
 
+def test_a_draw_has_several_places_also_where_nearly_all_tiles_are_in_one() -> None:
+    places = [*range(9), *[9] * 3000]
+    (task,), _ = tasks.find(tiles(["field", "forest", "lake"] * 1003, places), 60)
+    assert len(task.tiles) == 60
+    assert len(np.unique(task.places)) >= tasks.MIN_PLACES
+
+
 def test_two_sources_of_the_same_nomenclature_are_told_apart_and_own_ones_by_name() -> None:
     one, other = tiles(["Forest", "River"] * 20, source="a"), tiles(["Forest", "River"] * 20, source="b")
     both = Tiles(
