@@ -81,7 +81,7 @@ def reconstruction_chart(table: Mapping[str, Any]) -> Figure:
     axes.set_yscale("log")
     axes.set_xticks(range(len(bands)), bands)
     axes.set_ylabel("squared z-score per masked value")
-    axes.set_title(f"Reconstruction of masked patches, {table['places']} held-out places (lower is better)")
+    axes.set_title(f"Reconstruction of masked patches, {table['places']} places (lower is better)")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.1))
     tidy(axes)
     return made

@@ -177,7 +177,7 @@ def map_by_source(found: Checkpoint, tiles: Tiles, seed: int = 0) -> Figure:
             lw=0.2,
             label=str(name),
         )
-    axes.set_title(f"Embeddings (mean of tokens) of {len(at)} held-out tiles by source, t-SNE", fontsize=10)
+    axes.set_title(f"Embeddings (mean of tokens) of {len(at)} tiles by source, t-SNE", fontsize=10)
     _finish_map(made)
     return made
 

@@ -10,6 +10,12 @@ from training.reconstruction import BASELINES, MODEL
 
 POOLINGS = ("mean", "patch_mean_std")  # the service's default, and the one with texture in it
 
+PLACES = {
+    False: "held-out places",
+    True: "places that were seen in pretraining",
+    None: "places that may have been seen in pretraining",
+}
+
 
 def findings(result: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that a reader asks for first, JSON-ready.
@@ -18,13 +24,14 @@ def findings(result: Mapping[str, Any]) -> dict[str, Any]:
         result: of `evaluate.evaluate`.
 
     Returns:
-        `reconstruction`: error of the model and the baselines over all bands, and the bands in which the
-        model is better beyond the interval; `measures`: scores with metadata on and what they are above
-        the untrained encoder and the band statistics. Every estimate is {value, low, high}, 95 %. Of a
-        bundle, which has no decoder, there is no `reconstruction`.
+        `protocol`: on what it was measured; `reconstruction`: error of the model and the baselines over all
+        bands, and the bands in which the model is better beyond the interval; `measures`: scores with
+        metadata on and what they are above the untrained encoder and the band statistics. Every estimate is
+        {value, low, high}, 95 %. Of a bundle, which has no decoder, there is no `reconstruction`.
     """
+    where = PLACES[result["data"]["seen_in_pretraining"]]
     found = {
-        "protocol": "held-out places; 95 % intervals from a bootstrap over places",
+        "protocol": f"{where}; 95 % intervals from a bootstrap over places",
         "step": result["checkpoint"]["info"].get("step"),
         "measures": _measures(result),
     }

@@ -69,7 +69,7 @@ def reconstructions(model: MoEMAE, tiles: Tiles, names: Sequence[str], seed: int
                     place.set_xlabel(f"error {errors[title]:.3f}", fontsize=7)
         axes[row, 0].set_ylabel(names[row], fontsize=7)
     made.suptitle(
-        "Masked reconstruction of held-out tiles. Left: true colour (red, green, blue). Right: false colour "
+        "Masked reconstruction of tiles. Left: true colour (red, green, blue). Right: false colour "
         "(SWIR, NIR, red).\nError: squared z-score over masked patches, all bands; lower is better.",
         fontsize=9,
     )
@@ -147,8 +147,6 @@ def expert_use(model: MoEMAE, tiles: Tiles) -> Figure:
     axes.set_xlabel("layer")
     axes.set_ylabel("share of gates")
     axes.set_ylim(0, 1)
-    axes.set_title(
-        f"Use of the experts by the patches of {len(tiles)} held-out tiles (dotted: even use)", fontsize=9
-    )
+    axes.set_title(f"Use of the experts by the patches of {len(tiles)} tiles (dotted: even use)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return made

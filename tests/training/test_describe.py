@@ -25,6 +25,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = checkpoint.initialise(TINY, 3, PREPROCESSING)
     errors = reconstruction.measure(made.model, read(folder, PREPROCESSING), limit=6)
     return {
+        "data": {"seen_in_pretraining": False},
         "checkpoint": {"info": made.info, "config": made.config.to_dict()},
         "reconstruction": reconstruction.summarise(errors, 20),
         "tasks": {},
@@ -56,6 +57,22 @@ def test_card_and_findings_are_in_the_bundle(
     assert found["better_than"]["kriging"] == []  # it was never trained
     again = describe(exported, card=card)
     assert again.metrics == after.metrics
+
+
+@pytest.mark.parametrize(
+    ("seen", "where"),
+    [
+        (False, "held-out places;"),
+        (True, "places that were seen in pretraining;"),
+        (None, "places that may have been seen in pretraining;"),
+    ],
+)
+def test_a_bundle_says_whether_its_figures_are_of_places_that_were_seen(
+    exported: Path, evaluation: dict[str, Any], tmp_path: Path, *, seen: bool | None, where: str
+) -> None:
+    told = {**evaluation, "data": {"seen_in_pretraining": seen}}
+    after = describe(exported, evaluation=written(tmp_path / "evaluation.json", told))
+    assert after.metrics["evaluation"]["protocol"].startswith(where)
 
 
 def test_an_evaluation_of_another_network_is_refused(
