@@ -18,7 +18,7 @@ from service.standard_files import open_closed
 
 app = typer.Typer(name="landmoe", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-_BUNDLE_HELP = "A folder, or hf://owner/name[@revision]; the one in the package if not given."
+_BUNDLE_HELP = "A folder, or hf://owner/name, @revision after it; the one in the package if not given."
 
 
 def _say_version(wanted: bool) -> None:

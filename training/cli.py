@@ -45,7 +45,7 @@ def import_reference(
         str,
         typer.Argument(
             metavar="CHECKPOINT.pth",
-            help="In the published layout; hf://owner/name/file[@revision] for a hub's.",
+            help="In the published layout; hf://owner/name/file, @revision after it if wanted, for a hub's.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write (.safetensors).")],
@@ -122,9 +122,12 @@ def pack(
 
 @app.command()
 def pretrain(
-    config: Annotated[Path, typer.Option(help="YAML file: the recipe.")],
+    config: Annotated[Path, typer.Option(help="YAML file, or published, default, default_decoder, smoke.")],
     run_dir: Annotated[Path, typer.Option("-o", "--run-dir", help="A run found there is resumed.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Changes, such as data.path=packed steps=100."),
+    ] = None,
 ) -> None:
     """Pretrain the masked autoencoder; stopped and started again it goes on where it was."""
     from training.commands import reported

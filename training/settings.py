@@ -51,7 +51,10 @@ def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
         merged = OmegaConf.merge(content, changes)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
+        packaged = ", ".join(sorted(file.stem for file in PACKAGED.glob("*.yaml")))
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror or error}; in the package are {packaged}"
+        ) from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     return checked(kind, values, str(path))

@@ -101,5 +101,5 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nothing\.yaml"):
+    with pytest.raises(SettingsError, match=r"nothing\.yaml.*in the package are default, default_decoder, "):
         load(PretrainConfig, tmp_path / "nothing.yaml")
