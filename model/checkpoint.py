@@ -97,6 +97,10 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, not a safetensors file, another program's, or damaged.
     """
+    if path.is_dir():
+        found = sorted(str(file) for file in path.glob("*.safetensors"))
+        which = f"one of its files, {' or '.join(found[:NAMED])}" if found else "a .safetensors file"
+        raise CheckpointError(f"{path} is a folder; expected {which}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:

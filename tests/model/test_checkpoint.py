@@ -72,6 +72,8 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         checkpoint.load(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="is a folder; expected a "):
+        checkpoint.load(tmp_path)
     (tmp_path / "text").write_text("hello")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         checkpoint.load(tmp_path / "text")
@@ -85,6 +87,13 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "broken", {checkpoint.HEADER_KEY: "[]"})
     with pytest.raises(CheckpointError, match="header cannot be read"):
         checkpoint.load(tmp_path / "broken")
+
+
+def test_the_folder_of_a_run_says_which_checkpoints_it_has(tmp_path: Path) -> None:
+    for name in ("best", "last"):
+        checkpoint.save(tmp_path / f"{name}.safetensors", checkpoint.initialise(SMALL, seed=1))
+    with pytest.raises(CheckpointError, match=r"expected one of its files, .*best.safetensors or .*last"):
+        checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(
