@@ -75,12 +75,19 @@ def checked(kind: type[Model], values: object, where: str = "settings") -> Model
 def described(error: ValidationError) -> str:
     """One line per problem: the key, what came, what was expected."""
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    # A list of items that were refused one by one is also said to be too short: that says nothing more.
+    within = {problem["loc"][0] for problem in problems if len(problem["loc"]) > 1}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"][0] in within:
+            continue
         key = ".".join(map(str, problem["loc"])) or "(top level)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: unknown key")
         elif problem["type"] == "missing":
             lines.append(f"  {key}: missing")
+        elif not problem["loc"]:  # all keys together are no help
+            lines.append(f"  {key}: {problem['msg']}")
         else:
             lines.append(f"  {key}: {problem['msg']}; got {problem['input']!r}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import pytest
 from model.config import SIZES
 from training.pack import PackConfig
 from training.recipe import PretrainConfig
-from training.settings import PACKAGED, SettingsError, load
+from training.settings import PACKAGED, SettingsError, checked, load
 
 
 def recipe(*overrides: str, name: str = "smoke") -> PretrainConfig:
@@ -77,6 +77,23 @@ def test_overrides_reach_nested_keys() -> None:
 def test_what_is_wrong_is_named(override: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         recipe(override)
+
+
+def test_what_is_wrong_with_all_keys_together_does_not_list_them() -> None:
+    with pytest.raises(SettingsError) as refused:
+        recipe("epochs=3")
+    assert "learning_rate" not in str(refused.value)
+
+
+def test_a_source_that_is_refused_is_one_line() -> None:
+    source = {"name": "a", "path": "a", "kind": "folder", "units": "metres"}
+    with pytest.raises(SettingsError) as refused:
+        checked(PackConfig, {"sources": [source]})
+    _, *lines = str(refused.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("  sources.0.units: ")
+    with pytest.raises(SettingsError, match="sources: Tuple should have at least 1 item"):
+        checked(PackConfig, {"sources": []})
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
