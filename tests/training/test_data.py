@@ -68,8 +68,10 @@ def test_splits_and_valid_fraction_choose_tiles(folder: Path) -> None:
     counts = {split: len(TileSet(found, split)) for split in ("train", "validation")}
     assert counts == {k: v["tiles"] for k, v in found.manifest["splits"].items() if k in counts}
     assert len(TileSet(found, None, min_valid_fraction=0.99)) == 16
-    with pytest.raises(PackError, match="no tile in split 'test'"):
+    with pytest.raises(PackError, match=r"no tile in split 'test' .*by split: train \d+, validation \d+$"):
         TileSet(found, "test")
+    with pytest.raises(PackError, match=r"valid pixels of 1\.5 or more"):
+        TileSet(found, None, min_valid_fraction=1.5)
     with pytest.raises(PackError, match="no source other"):
         TileSet(found, None, sources=("other",))
 
