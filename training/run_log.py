@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import os
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+
+from training.state import StateError
 
 
 class RunLog:
     """Two tables, `train.csv` and `validation.csv`, and the same numbers under `tensorboard/`."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Open for writing after `step`; rows of later steps, which will be done again, are removed."""
+        """Open for writing after `step`; rows of later steps, which will be done again, are removed.
+
+        Raises:
+            StateError: another process is at a run in this folder: both would write all of its files.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        self._held = _held(folder)
         self._folder = folder
         for table in ("train", "validation"):
             _truncate(folder / f"{table}.csv", step)
@@ -34,7 +43,23 @@ class RunLog:
 
     def close(self) -> None:
         """Finish the event file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            os.close(self._held)
+
+
+def _held(folder: Path) -> int:
+    """The folder, locked until it is closed, or until this process ends in whatever way."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise StateError(f"{folder}: another process is at this run") from None
+    except OSError:  # a file system without locks
+        pass
+    return opened
 
 
 def _truncate(path: Path, step: int) -> None:

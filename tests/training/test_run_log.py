@@ -7,6 +7,18 @@ from pathlib import Path
 import pytest
 
 from training.run_log import RunLog
+from training.state import StateError
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path: Path) -> None:
+    first = RunLog(tmp_path, 0)
+    first.write("train", 1, {"total": 1.0})
+    before = (tmp_path / "train.csv").read_text()
+    with pytest.raises(StateError, match="another process is at this run"):
+        RunLog(tmp_path, 0)
+    assert (tmp_path / "train.csv").read_text() == before
+    first.close()
+    RunLog(tmp_path, 1).close()
 
 
 @pytest.mark.parametrize(
