@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 
 class Clock:
@@ -23,3 +24,7 @@ class Clock:
     def rate(self) -> float:
         """Tiles per second."""
         return self._steps * self._per_step / (time.monotonic() - self._started)
+
+    def left(self, steps: int) -> str:
+        """How long so many steps more take at this rate, as h:mm:ss."""
+        return str(timedelta(seconds=round(steps * self._per_step / self.rate())))

@@ -137,7 +137,8 @@ class Pretraining:
                     clock.count()
                     last = self.step == total
                     if last or self.step % config.run.log_every == 0:
-                        self._report(log, "train", {**row, "tiles_per_s": clock.rate()})
+                        row["tiles_per_s"] = clock.rate()
+                        self._report(log, "train", row, f"  left {clock.left(total - self.step)}")
                     if last or self.step % config.run.validate_every == 0:
                         self._validate(log)
                     if self.step % config.run.save_every == 0:
@@ -264,12 +265,12 @@ class Pretraining:
             info["encoder"] = self.given.info
         checkpoint.save(path, Checkpoint(self.evaluated, self.preprocessing, info))
 
-    def _report(self, log: RunLog | None, table: str, row: dict[str, float]) -> None:
+    def _report(self, log: RunLog | None, table: str, row: dict[str, float], more: str = "") -> None:
         if log:
             log.write(table, self.step, row)
             shown = "  ".join(f"{k} {v:.4g}" for k, v in row.items())
             self.fabric.print(
-                f"{time.strftime('%H:%M:%S')} step {self.step}/{self.schedule.total} {table}: {shown}",
+                f"{time.strftime('%H:%M:%S')} step {self.step}/{self.schedule.total} {table}: {shown}{more}",
                 flush=True,
             )
 

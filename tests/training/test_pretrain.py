@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,18 @@ def test_rows_of_steps_that_are_done_again_are_not_doubled(data: Path, tmp_path:
     assert run.step == 3
     run.run()
     assert [row["step"] for row in table(tmp_path)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_the_progress_says_how_long_the_rest_takes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(data, tmp_path, "steps=3", "run.log_every=1")
+    lines = [line for line in capsys.readouterr().out.splitlines() if " train: " in line]
+    left = [re.search(r"  left (\d+:\d\d:\d\d)$", line) for line in lines]
+    assert len(left) == 3
+    assert all(left)
+    assert left[-1] is not None
+    assert left[-1][1] == "0:00:00"
 
 
 def test_a_finished_run_stays_finished(data: Path, tmp_path: Path) -> None:
