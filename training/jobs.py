@@ -100,7 +100,7 @@ def _items(path: Path, source: SourceConfig, lines: Listing | None) -> tuple[lis
     if lines is None:
         return files, set()
     if source.kind == "npz":
-        names = {name for name in sources.npz_names(path) if name in lines}
+        names = lines.keys() & map(listing.without_ending, sources.npz_names(path))
         return (files if names else []), names
     by_name: dict[str, list[Path]] = {}
     for file in files:

@@ -90,6 +90,12 @@ def said(listing: Listing | None, path: Path) -> Listed:
     return (line(listing, path) if listing is not None else None) or Listed(path.stem)
 
 
+def without_ending(name: str) -> str:
+    """A file's name as tiles are listed: without `.tif` or `.tiff`."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in (".tif", ".tiff") else path)
+
+
 def _is_plain(columns: list[str]) -> bool:
     """Whether the first line is a name already.
 
@@ -111,12 +117,11 @@ def _is_plain(columns: list[str]) -> bool:
 def _line(values: dict[str, str]) -> Listed:
     if not values.get("id"):
         raise ValueError("no id")
-    name = PurePosixPath(values["id"])
     lat = float(values["lat"]) if values.get("lat") else None
     lon = float(values["lon"]) if values.get("lon") else None
     metadata.check_position(lat, lon)
     return Listed(
-        name=str(name.with_suffix("") if name.suffix.lower() in (".tif", ".tiff") else name),
+        name=without_ending(values["id"]),
         when=metadata.parse_datetime(values["datetime"]) if values.get("datetime") else None,
         lat=lat,
         lon=lon,

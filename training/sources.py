@@ -19,7 +19,7 @@ from model import metadata, tiles
 from model.bands import BANDS
 from model.metadata import Acquisition, MetadataError
 from model.tile_errors import TileWarning
-from training.listing import Listed, Listing
+from training.listing import Listed, Listing, without_ending
 
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
 UInt16Array = NDArray[np.uint16]
@@ -150,9 +150,9 @@ def _npz_row(
     """The tile of a row, why there is none, or None where it is not listed."""
     row = {name: column[i] for name, column in columns.items()}
     name = _text(row.get("id", _unnamed(path, i)))
-    if listing is not None and name not in listing:
+    said = Listed(name) if listing is None else listing.get(without_ending(name))
+    if said is None:
         return None
-    said = Listed(name) if listing is None else listing[name]
     if not row["x"].any():
         return Skipped(f"{path}#{name}", "every pixel is zero")
     try:

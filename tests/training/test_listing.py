@@ -99,6 +99,15 @@ def test_a_list_takes_rows_of_an_npz_without_ids(tmp_path: Path) -> None:
     assert found.column("id").tolist() == ["set_000002"]
 
 
+def test_a_list_takes_rows_of_an_npz_that_are_called_by_files(tmp_path: Path) -> None:
+    x = np.stack([dn_pixels(40, 40, seed=i) for i in range(3)])
+    np.savez(tmp_path / "set.npz", x=x, id=["a.tif", "b.tif", "c"])
+    write(tmp_path / "list.csv", b"id,labels\nb.tif,River\nc,Sea\n")
+    found = packing(tmp_path, {"name": "s", "kind": "npz", "path": "set.npz", "listing": "list.csv"})
+    assert found.column("id").tolist() == ["b.tif", "c"]
+    assert found.column("labels").tolist() == ["River", "Sea"]
+
+
 def test_a_list_of_several_sources_is_missing_only_what_none_has(tmp_path: Path) -> None:
     write(tmp_path / "f/a.tif", geotiff())
     write(tmp_path / "g/b.tif", geotiff())
