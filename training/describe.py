@@ -21,8 +21,11 @@ def describe(path: Path, *, card: Path | None = None, evaluation: Path | None = 
         evaluation: `evaluation.json` of `landmoe-train evaluate`; its findings become metrics.
 
     Raises:
-        BundleError: no bundle there, a file that cannot be read, or an evaluation of another network.
+        BundleError: nothing is given, no bundle there, a file that cannot be read, or an evaluation of
+            another network.
     """
+    if card is None and evaluation is None:
+        raise BundleError("nothing to put into the bundle; give --card, --evaluation or both")
     old = bundles.load(path)
     return bundle_writer.rewrite(
         old,

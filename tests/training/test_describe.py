@@ -94,3 +94,8 @@ def test_files_that_cannot_be_read_are_refused(exported: Path, tmp_path: Path) -
         for given in ({"card": tmp_path / name}, {"evaluation": tmp_path / name}):
             with pytest.raises(BundleError, match=f"{name}: cannot be read as text"):
                 describe(exported, **given)
+
+
+def test_nothing_to_describe_with_is_refused(exported: Path) -> None:
+    with pytest.raises(BundleError, match="give --card, --evaluation or both"):
+        describe(exported)
