@@ -39,6 +39,10 @@ class OneWrite:
         if self._head:
             self.write(b"")
 
+    def let_go(self) -> None:
+        """The answer is complete: without this, cycle and answer would wait for the garbage collector."""
+        self._cycle.transport = self._transport
+
     def is_closing(self) -> bool:
         """Whether the connection is being closed."""
         return self._transport.is_closing()

@@ -173,6 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answered(self, answer: OneWrite) -> None:
         answer.complete()
+        answer.let_go()
         self.on_response_complete()
         if self._in_body and not self.transport.is_closing():
             self._bytes_of_rest = 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.http.protocol import bounded_protocol
@@ -88,6 +90,25 @@ def test_a_complete_answer_is_one_write() -> None:
 def test_each_of_several_requests_on_a_connection_is_one_write() -> None:
     writes = talk(GET + GET + GET, complete).writes
     assert [w.startswith(b"HTTP/1.1 200") and w.endswith(b"\r\n\r\nwhole") for w in writes] == [True] * 3
+
+
+def test_what_a_request_was_is_freed_with_its_answer() -> None:
+    """Not when the garbage collector comes, which would come for that."""
+
+    async def uncollected(send: Send, wire: Wire) -> None:
+        gc.disable()
+        await complete(send, wire)
+
+    def cycles() -> int:
+        return sum(isinstance(found, RequestResponseCycle) for found in gc.get_objects())
+
+    try:
+        gc.collect()
+        before = cycles()
+        talk(GET + GET + GET, uncollected)
+        assert cycles() <= before + 1  # the last one of the connection
+    finally:
+        gc.enable()
 
 
 def test_a_stream_begins_with_its_first_piece_and_goes_on_piece_by_piece() -> None:
