@@ -69,7 +69,7 @@ def _at_once(
     try:
         return prepare_small(file, given, options, bundle, limits)
     except TILE_ERRORS as error:
-        return error
+        return _alone(error)
 
 
 def _outcome(
@@ -78,4 +78,10 @@ def _outcome(
     try:
         return prepare(file, given, options, bundle, limits)
     except TILE_ERRORS as error:
-        return error
+        return _alone(error)
+
+
+def _alone(error: Exception) -> Exception:
+    """Without the frames it came through: they would hold the file until the garbage collector comes."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

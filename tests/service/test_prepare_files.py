@@ -117,3 +117,14 @@ def test_what_is_nobodys_fault_is_not_a_tiles_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("service.prepare_files.prepare", broken)
     with ThreadPoolExecutor(1) as threads, pytest.raises(RuntimeError, match="a defect"):
         asyncio.run(prepare_files([files()["GDAL's"]], [TileParameters()], OPTIONS, BUNDLE, LIMITS, threads))
+
+
+def test_what_is_wrong_with_a_file_does_not_hold_the_file() -> None:
+    """In the frames that an error came through, until the garbage collector comes."""
+    bad = [files()["empty"], files()["no file"], File(sample.make(1)[:9000], None)]
+    said = [TileParameters()] * len(bad)
+    with ThreadPoolExecutor(1) as threads:
+        errors = asyncio.run(prepare_files(bad, said, OPTIONS, BUNDLE, LIMITS, threads))
+    for error in errors:
+        assert isinstance(error, Exception)
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
