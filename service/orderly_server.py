@@ -28,7 +28,9 @@ _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
 _HEAR_OUT_S = 0.5  # for a connection that was just made to say what it wants
 _MARGIN_S = 5  # on top of the grace, for the end of the application itself
-_COLLECT_AFTER = 5_000  # containers more than are there; Python would look at the young ones after 700
+# Containers more than are there; Python would look at the young ones after 700. What 64 requests under way
+# have stays below: it comes and goes in waves, and each wave would be looked at.
+_COLLECT_AFTER = 20_000
 _KEEP_ALIVE_S = 75  # longer than the 60 s of common load balancers, so that they are the ones who close
 
 
