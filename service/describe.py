@@ -20,24 +20,53 @@ from service.rasters import geotiff, quality
 from service.when_and_where import Place, night, orientation, when
 
 
-@dataclass(frozen=True, slots=True)
 class DescribedTile:
     """What is known of a tile without its pixels.
 
-    `hash` is of everything that the network sees; `fields` are those of the answer's item that do not depend
-    on the network.
+    Args:
+        digest: of everything that the network sees.
+        fields: those of the answer's item that do not depend on the network.
     """
 
-    hash: bytes
-    fields: dict[str, Any]
+    __slots__ = ("_hash", "fields")
+
+    def __init__(self, digest: bytes, fields: dict[str, Any]) -> None:
+        self._hash = digest
+        self.fields = fields
+
+    @property
+    def hash(self) -> bytes:
+        """Of everything that the network sees."""
+        return self._hash
 
 
-@dataclass(frozen=True, slots=True)
 class PreparedTile(DescribedTile):
-    """A tile ready for the engine: `dn` is uint16 (7, 40, 40), filled; `encoding` is float32 (4, 2)."""
+    """A tile ready for the engine.
 
-    dn: NDArray[np.uint16]
-    encoding: NDArray[np.float32]
+    Args:
+        fields: as above.
+        dn: uint16 (7, 40, 40), filled.
+        encoding: float32 (4, 2).
+    """
+
+    __slots__ = ("dn", "encoding")
+
+    def __init__(self, fields: dict[str, Any], dn: NDArray[np.uint16], encoding: NDArray[np.float32]) -> None:
+        super().__init__(b"", fields)
+        self.dn = dn
+        self.encoding = encoding
+
+    @property
+    def hash(self) -> bytes:
+        """Found when it is first asked for: a lone tile that passes by the cache needs none."""
+        if not self._hash:
+            self._hash = tile_hash(self.dn, self.encoding)
+        return self._hash
+
+    def hashed(self) -> PreparedTile:
+        """Itself, its hash found by the thread that prepares it and not on the event loop."""
+        self._hash = self.hash
+        return self
 
 
 class Said:
@@ -131,7 +160,7 @@ class Description:
             **(identity or {}),
             "warnings": [{"code": w.code, "message": w.message} for w in warnings],
         }
-        return PreparedTile(tile_hash(filled, encoding), fields, filled, encoding)
+        return PreparedTile(fields, filled, encoding)
 
 
 def _of_bundle(bundle: Bundle, sources: dict[str, str]) -> list[TileWarning]:

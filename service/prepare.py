@@ -55,7 +55,7 @@ def prepare(
     with OpenRaster(source, limits, whole=True, nodata=parameters.nodata) as raster:
         _check(raster.header, parameters, options, source)
         flags = raster.read_quality()  # before the pixels are given away
-        return _prepared(said, options, raster.read(), flags, raster.header, raster.acquired)
+        return _prepared(said, options, raster.read(), flags, raster.header, raster.acquired).hashed()
 
 
 def _check(

@@ -95,7 +95,10 @@ class Results:
         """
         if not tiles:
             return []
-        keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
+        if bypass and len(tiles) == 1:
+            keys = [b""]  # nothing is looked up, and there is no other tile that it could equal
+        else:
+            keys = [self._namespace.key(tile.hash, pooling) for tile in tiles]
         found: list[bytes | None] = [None] * len(tiles)
         if not bypass:
             unknown = [key for key in keys if key not in report.missed]

@@ -165,7 +165,7 @@ class SceneGrid:
             "col": grid.col,
             "window": list(grid.window),
         }
-        return description.tile(tile, place, flags, identity)
+        return description.tile(tile, place, flags, identity).hashed()
 
     def _fixed_place(self, description: Description) -> Place | None:
         """The place of every window; None where each has its own."""
