@@ -150,12 +150,20 @@ class Batcher:
         self._queue.put(waiting)
         self._gate.tell()
         self._feeder.wake()
+        results: list[Embedding | BaseException] = []
         try:
-            return await asyncio.gather(*(w.future for w in waiting), return_exceptions=True)
+            for tile in waiting:
+                try:
+                    results.append(await tile.future)
+                except Exception as error:
+                    results.append(error)
         except asyncio.CancelledError:
-            # gather has cancelled the futures; the feeder drops what it finds so.
+            for tile in waiting:  # the feeder drops what it finds cancelled
+                if not tile.future.cancel() and not tile.future.cancelled():
+                    tile.future.exception()  # nobody else will look at it
             self._feeder.wake()
             raise
+        return results
 
     def announce_shutdown(self) -> None:
         """Says that it is not ready; tiles are still taken until `drain`."""

@@ -33,14 +33,16 @@ class Admission:
         self._token: Token[Admission | None] | None = None
 
     def use(self, tiles: int) -> None:
-        """Tiles are in the queue now and count there."""
+        """Tiles go to the queue now and count there; who puts them there tells the gate."""
         used = min(tiles, self._tiles)
         self._tiles -= used
         self._gate.give_back(used, ahead=self._ahead)
 
     def release(self) -> None:
         """Gives back all room; what the request still submits is taken nevertheless."""
-        self.use(self._tiles)
+        if self._tiles:
+            self.use(self._tiles)
+            self._gate.tell()
 
     def __enter__(self) -> Admission:
         self._token = current.set(self)
@@ -114,6 +116,7 @@ class Gate:
         """
         self.check(tiles)
         self.give_back(-tiles, ahead=ahead)
+        self.tell()
         return Admission(self, tiles, ahead=ahead)
 
     def give_back(self, tiles: int, *, ahead: bool) -> None:
@@ -122,7 +125,6 @@ class Gate:
             self._kept -= tiles
         else:
             self.preparing -= tiles
-        self.tell()
 
     def tell(self) -> None:
         """Brings the metrics up to date, which a request asks for several times."""

@@ -179,6 +179,8 @@ class Feeder:
                 return
             self._queue.finish(len(batch.tiles))
             self._computed(len(batch.tiles), batch.elapsed_s)
+            if batch.following is None and (task := asyncio.current_task()) is not None:
+                self._ran(task)  # what its callers send next finds the engine idle
             batch.answer(results)
             self._changed()
             batch = cast(Batch | None, batch.following)
