@@ -6,6 +6,7 @@ An empty text counts as missing, since that is what a form with a blank field se
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -16,6 +17,8 @@ from service.parameters import MAX_TEXT, METADATA, PER_TILE, TileParameters
 
 _MAX_SHOWN = 80  # characters of a value that are repeated in an error
 _MAX_EXACT = 2**53  # of the integers that floats tell from their neighbours
+
+_UNSAID = TileParameters()
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -37,6 +40,8 @@ def parse(
     Raises:
         RequestError: an unknown name, a wrong number of values, an option that cannot be used.
     """
+    if not values:  # as with most raw bodies
+        return [_UNSAID] * tiles, _all_unsaid(options)
     known = PER_TILE | options.model_fields.keys() | {METADATA}
     if unknown := sorted(values.keys() - known):
         raise _unknown([_shown(name) for name in unknown[:10]], known)
@@ -70,6 +75,11 @@ def parse(
         return [_validate_object(i, row) for i, row in enumerate(objects)], validated
     rows = [{name: texts[i] for name, texts in per_tile.items() if texts[i].strip()} for i in range(tiles)]
     return [_validate_tile(row) for row in rows], validated
+
+
+@cache
+def _all_unsaid(options: type[_Model]) -> _Model:
+    return options()
 
 
 def _metadata_objects(values: Mapping[str, Sequence[str]], tiles: int) -> list[Any] | None:
