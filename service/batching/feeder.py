@@ -162,9 +162,10 @@ class Feeder:
         return True
 
     def _ran(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._alone = False
-        self._wake.set()
+        if task in self._running:  # told already, and another may run alone since
+            self._running.discard(task)
+            self._alone = False
+            self._wake.set()
 
     async def _run(self, worker: EngineWorker, first: Batch) -> None:
         """Sees to a worker's batches until it finds no more."""
