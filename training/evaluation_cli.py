@@ -144,15 +144,29 @@ def figures(
     data: DataOption,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")],
     run: Annotated[Path | None, typer.Option(help="Folder of the run, for its loss curves.")] = None,
+    scene: Annotated[
+        Path | None, typer.Option(help="7-band GeoTIFF, drawn beside the embeddings of its windows.")
+    ] = None,
+    scene_time: Annotated[
+        str, typer.Option(help="When it was taken: RFC 3339 or a date; its tags if not given.")
+    ] = "",
     split: SplitOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Draw reconstructions, expert routing, loss curves, a map of embeddings and the contact sheet."""
+    """Draw reconstructions, routing, loss curves, maps of embeddings, a scene and the contact sheet."""
     from model import checkpoint
     from training.commands import limit_threads, reported
     from training.figures import draw
 
     with reported():
         limit_threads(threads)
-        for path in draw(checkpoint.load(source), data, output, run=run, splits=tuple(split or ["test"])):
+        for path in draw(
+            checkpoint.load(source),
+            data,
+            output,
+            run=run,
+            scene=scene,
+            scene_time=scene_time,
+            splits=tuple(split or ["test"]),
+        ):
             typer.echo(path)

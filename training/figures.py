@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 
 from model.checkpoint import Checkpoint
 from model.probe import sigmoid
-from training import panels, tasks
+from training import panels, scene_picture, tasks
 from training.charts import BLUE, GREY, ORANGE, PALETTE, RED, figure, save
 from training.contact_sheet import sheet
 from training.embeddings import embed
@@ -36,6 +36,8 @@ def draw(
     folder: Path,
     *,
     run: Path | None = None,
+    scene: Path | None = None,
+    scene_time: str = "",
     splits: Sequence[str] = ("test",),
     seed: int = 0,
 ) -> list[Path]:
@@ -46,6 +48,8 @@ def draw(
         data: a packed set, or a folder of `.npz` sets.
         folder: where the pictures go.
         run: folder of a pretraining run with train.csv and validation.csv, for its curves.
+        scene: GeoTIFF of the seven bands, to be drawn beside the embeddings of its windows.
+        scene_time: when it was taken, RFC 3339 or a date; '' = what its tags say.
         splits: of a packed set.
         seed: of every choice of tiles.
 
@@ -54,13 +58,15 @@ def draw(
 
     Raises:
         PackError: the data cannot be read.
-        EvaluationError: `run` is no folder of a run.
+        EvaluationError: `run` is no folder of a run, or `scene` none of the seven bands.
     """
     if run is not None and not (run / "train.csv").is_file():
         raise EvaluationError(f"{run} has no train.csv; expected the folder of a pretraining run")
     tiles = read(data, found.preprocessing, splits)
     whole = tiles.take(np.flatnonzero(tiles["valid_fraction"] == 1))
     paths: list[Path] = []
+    if scene is not None:
+        paths.append(save(scene_picture.draw(found, scene, scene_time), folder / "scene.png"))
     if len(whole):
         shown = _one_per_source(whole, PANEL_TILES, seed)
         names = [_name(shown, i) for i in range(len(shown))]

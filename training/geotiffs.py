@@ -117,6 +117,21 @@ def read_scene(
         yield Skipped(str(path), _reason(error))
 
 
+def read_thinned(source: SourceConfig, side: int) -> tuple[NDArray[np.uint16], tuple[int, int]]:
+    """A scene thinned to `side` px at most, DN (7, height, width), for a picture; its own height and width.
+
+    Raises:
+        RasterioError: it cannot be read.
+        TileError: it is no scene of the seven bands.
+    """
+    with open_raster(source.path) as raster:
+        step = max(1.0, max(raster.height, raster.width) / side)
+        shape = max(1, int(raster.height / step)), max(1, int(raster.width / step))
+        pixels = read_pixels(raster, shape=shape)
+        prepared = _prepared(pixels, read_header(raster), source, source.path.name)
+        return prepared.dn, (raster.height, raster.width)
+
+
 def bigearthnet_time(name: str) -> Acquisition | None:
     """Date and time in a BigEarthNet patch name, UTC.
 
@@ -206,6 +221,7 @@ def _window_sample(
         lat, lon = said.lat, said.lon
     yield Sample(
         id=f"{path.stem}_{window.row_off:04d}_{window.col_off:04d}",
+        at=(window.row_off, window.col_off),
         dn=prepared.dn,
         when=said.when,
         lat=lat,

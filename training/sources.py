@@ -76,6 +76,7 @@ class Sample:
     gsd: float  # metres per pixel, NaN unknown
     group: str  # the scene or patch it comes from
     labels: tuple[str, ...] = ()
+    at: tuple[int, int] | None = None  # first row and column of a scene's window, px
     b1_estimated: bool = False  # the coastal band was computed from the others
     warnings: tuple[TileWarning, ...] = ()  # of the file's values
 

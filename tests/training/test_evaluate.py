@@ -128,10 +128,13 @@ def test_figures_are_drawn(found: tuple[Path, Checkpoint], data: Path, tmp_path:
     run.mkdir()
     (run / "train.csv").write_text("step,masked,unmasked,learning_rate\n10,90,80,1e-4\n20,50,40,2e-4\n")
     (run / "validation.csv").write_text("step,masked,band_mean\n20,0.5,0.4\n")
-    output = invoke("figures", found[0], "--data", data, "-o", tmp_path / "out", "--run", run)
+    scene, _ = scene_with_cover(tmp_path)
+    options = ("--run", run, "--scene", scene)
+    output = invoke("figures", found[0], "--data", data, "-o", tmp_path / "out", *options)
     names = {Path(line).stem for line in output.split()}
     assert names == {
         "reconstruction", "routing", "expert_use", "contact_sheet", "map_eurosat-10", "map_sources", "loss",
+        "scene",
     }  # fmt: skip
     for path in (tmp_path / "out").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
