@@ -18,7 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from service import heartbeat
 from service.batcher import Batcher
+from service.heartbeat import Heart
 from service.http.protocol import BoundedProtocol, bounded_protocol
 from service.settings import Settings
 
@@ -40,12 +42,14 @@ class Server(uvicorn.Server):
     Args:
         app: told that it is leaving.
         settings: how long it goes on, and how long it may take to finish.
+        heart: beats while the event loop turns, until the process ends; None: nobody listens.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, heart: Heart | None = None) -> None:
         super().__init__(_config(app, settings))
         self._app = app
         self._settings = settings
+        self._heart = heart
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -78,6 +82,12 @@ class Server(uvicorn.Server):
         gc.freeze()
         # A cycle waits a little longer; a request makes some hundred containers, and no cycles in most cases.
         gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+        if self._heart is not None:
+            self._beat(self._heart)
+
+    def _beat(self, heart: Heart) -> None:
+        heart.beat()
+        asyncio.get_running_loop().call_later(heartbeat.EVERY_S, self._beat, heart)
 
     async def _check_listening(self, bound: list[socket.socket]) -> None:
         """Gives up where another process has begun to listen on the port since it was bound.

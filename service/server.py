@@ -18,6 +18,7 @@ from service.app import create_app
 from service.encoder_engine import check_engine, make_engine
 from service.engine import EngineError
 from service.file_limit import raise_limit
+from service.heartbeat import Heart
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
 from service.http.fetch import ProxyError, check_proxies
@@ -129,7 +130,12 @@ def _serve_metrics(settings: Settings, host: str) -> None:
         ) from error
 
 
-def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[str, Any] | None) -> None:
+def _serve_alone(
+    settings: Settings,
+    listener: socket.socket,
+    listening: dict[str, Any] | None = None,
+    heart: Heart | None = None,
+) -> None:
     give_back_freed_memory()
     try:
         if settings.tracing:
@@ -140,19 +146,19 @@ def _serve_alone(settings: Settings, listener: socket.socket, listening: dict[st
     if listening:
         log.info("listening", **listening)
     try:
-        Server(app, settings).run(sockets=[listener])
+        Server(app, settings, heart).run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the application did not start
         raise StartError("the service did not start; the lines above say why") from error
     finally:
         tracing.turn_off()
 
 
-def _work(settings: Settings, listener: socket.socket) -> None:
+def _work(settings: Settings, listener: socket.socket, heart: Heart) -> None:
     """One of several processes."""
     worker_files.hold()
     logs.configure(settings.log_level, settings.log_format)
     try:
-        _serve_alone(settings, listener, None)
+        _serve_alone(settings, listener, heart=heart)
     except StartError as error:
         log.error("worker did not start", reason=str(error))  # noqa: TRY400  # the reason is enough
         sys.exit(STARTUP_FAILURE)

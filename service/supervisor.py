@@ -1,7 +1,8 @@
-"""Several server processes behind one address: starts them, restarts those that die, stops them in order."""
+"""Several server processes behind one address: starts them, restarts those that die or freeze, stops them."""
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -10,31 +11,42 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import NamedTuple
 
 import structlog
 from uvicorn.config import STARTUP_FAILURE
 
+from service.heartbeat import Heart, Pulse
 from service.telemetry import worker_files
 
 log = structlog.get_logger()
 
-Work = Callable[[socket.socket], None]
+Work = Callable[[socket.socket, Heart], None]
 
 # A process that dies this soon after its start is not restarted at once: it would only burn the CPU.
 _SOON_S = 10.0
 _LONGEST_PAUSE_S = 30.0
+# A worker whose event loop has not turned for a minute answers nobody, and would not for hours.
+_LOOK_EVERY_S = 5.0
+_FROZEN_LOOKS = 12
 # On top of the grace, before a process that does not end is killed: its own end takes a moment.
 _MARGIN_S = 5.0
+
+
+class _Worker(NamedTuple):
+    started: float  # of time.monotonic
+    pulse: Pulse
 
 
 class Supervisor:
     """Keeps worker processes running.
 
     Args:
-        work: run in each process with the listening socket; must be importable there.
+        work: run in each process with the listening socket and a heart, whose `beat` it calls every second
+            once it serves; must be importable there.
         count: of processes.
         listener: bound socket, handed to each.
         grace_s: what they have to finish after they were told to stop.
@@ -46,7 +58,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._context = multiprocessing.get_context("spawn")
         self._signals, self._signalled = socket.socketpair()
-        self._processes: dict[SpawnProcess, float] = {}  # and when each was started
+        self._processes: dict[SpawnProcess, _Worker] = {}
         self._count = count
         self._deaths = 0  # in a row, each soon after the start
 
@@ -74,22 +86,34 @@ class Supervisor:
         self._signalled.send(b"!")
 
     def _start(self) -> None:
-        process = self._context.Process(target=_worker, args=(self._work, self._listener))
-        process.start()
-        self._processes[process] = time.monotonic()
+        heard, told = self._context.Pipe(duplex=False)
+        with told:
+            process = self._context.Process(target=_worker, args=(self._work, self._listener, told))
+            try:
+                process.start()
+            except OSError:
+                heard.close()
+                raise
+        self._processes[process] = _Worker(time.monotonic(), Pulse(heard))
 
     def _watch(self) -> bool:
         """Restarts what dies until told to stop; False if none of the processes can start."""
         first = set(self._processes)
         restarts: list[float] = []  # when; others are seen to meanwhile
+        look = time.monotonic() + _LOOK_EVERY_S
         while True:
-            pause = max(0.0, min(restarts) - time.monotonic()) if restarts else None
+            pause = max(0.0, min([look, *restarts]) - time.monotonic())
             ready = wait([self._signals, *(process.sentinel for process in self._processes)], pause)
             if self._signals in ready:
                 self._signals.recv(1)
                 return True
+            if time.monotonic() >= look:
+                self._end_frozen()
+                look = time.monotonic() + _LOOK_EVERY_S
             for process in [p for p in self._processes if p.exitcode is not None]:
-                lived_s = time.monotonic() - self._processes.pop(process)
+                worker = self._processes.pop(process)
+                worker.pulse.close()
+                lived_s = time.monotonic() - worker.started
                 try:
                     worker_files.died(process.pid)
                 except (OSError, ValueError, RuntimeError, struct.error) as error:
@@ -111,6 +135,16 @@ class Supervisor:
                     log.error("worker cannot be started", reason=str(error), retry_in_s=_SOON_S)  # noqa: TRY400
                     restarts.append(time.monotonic() + _SOON_S)
 
+    def _end_frozen(self) -> None:
+        """Ends processes whose event loop stands still; the next turn finds them dead and replaces them."""
+        for process, worker in self._processes.items():
+            missed = worker.pulse.look()
+            if missed == _FROZEN_LOOKS and process.pid is not None and process.exitcode is None:
+                log.error("worker frozen", pid=process.pid, silent_s=missed * _LOOK_EVERY_S)
+                os.kill(process.pid, signal.SIGABRT)  # it writes where each of its threads is, and dies
+            elif missed > _FROZEN_LOOKS:
+                process.kill()
+
     def _stop(self) -> bool:
         """Lets the processes finish; False if one had to be killed."""
         self._listener.close()  # else connections would go on to be taken, and nobody would answer
@@ -129,14 +163,15 @@ class Supervisor:
         return True
 
 
-def _worker(work: Work, listener: socket.socket) -> None:
+def _worker(work: Work, listener: socket.socket, told: Connection) -> None:
+    faulthandler.enable()  # a worker that crashes, or is ended for being frozen, says where it was
     # Ctrl-C, or a terminal that is closed, goes to the whole group; the supervisor says when to stop.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()
-    work(listener)
+    work(listener, Heart(told))
 
 
 def _end_with(sentinel: int) -> None:

@@ -1,14 +1,16 @@
-"""Several processes: those that die are replaced, each in its own time."""
+"""Several processes: those that die or freeze are replaced, each in its own time."""
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +20,14 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from service import supervisor
+from service.heartbeat import Heart, Pulse
 from service.supervisor import Supervisor
 from service.telemetry.worker_files import MULTIPROCESS_DIR
 from tests.rasters import geotiff
 from tests.service.server_process import ServerProcess
 
 
-def live_or_die(folder: Path, _listener: socket.socket) -> None:
+def live_or_die(folder: Path, _listener: socket.socket, _heart: Heart) -> None:
     """One process lives, until it is killed; all others die at once."""
     try:
         with (folder / "living").open("x") as file:
@@ -36,7 +39,7 @@ def live_or_die(folder: Path, _listener: socket.socket) -> None:
         signal.pause()
 
 
-def start_once(folder: Path, _listener: socket.socket) -> None:
+def start_once(folder: Path, _listener: socket.socket, _heart: Heart) -> None:
     """The first two live, until they are killed; no other starts."""
     if len(list(folder.glob("started-*"))) >= 2:
         (folder / f"failed-{os.getpid()}").touch()
@@ -58,16 +61,32 @@ class Short(Supervisor):
         super()._start()
 
 
-def pause(folder: Path, _listener: socket.socket) -> None:
+def pause(folder: Path, _listener: socket.socket, _heart: Heart) -> None:
     """Lives until it is killed."""
     (folder / f"started-{os.getpid()}").touch()
     while True:
         signal.pause()
 
 
+def freeze(folder: Path, _listener: socket.socket, heart: Heart) -> None:
+    """Lives until it is killed; stands still once the folder has a file `freeze`, which it takes away."""
+    (folder / f"started-{os.getpid()}").touch()
+    while True:
+        heart.beat()
+        time.sleep(0.05)
+        with suppress(FileNotFoundError):
+            (folder / "freeze").rename(folder / f"frozen-{os.getpid()}")
+            stand_still()
+
+
+def stand_still() -> None:
+    time.sleep(600)
+
+
 def supervise(folder: str, work: str = "live_or_die") -> None:
     """Two of them, in a process of their own."""
     supervisor._SOON_S = 60.0  # also where other work makes a start slow
+    supervisor._LOOK_EVERY_S = 0.5
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kind = Short if work == "pause" else Supervisor
         in_order = kind(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
@@ -167,3 +186,78 @@ def test_a_process_for_which_there_is_no_memory_is_started_later(tmp_path: Path)
             assert process.wait(30) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path) -> None:
+    code = f"from tests.service.test_supervisor import supervise; supervise({str(tmp_path)!r}, 'freeze')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, MULTIPROCESS_DIR: str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_for(tmp_path, "started-*", 2)
+            (tmp_path / "freeze").touch()
+            wait_for(tmp_path, "started-*", 3)
+            [frozen] = (int(path.name.partition("-")[2]) for path in tmp_path.glob("frozen-*"))
+            assert not psutil.pid_exists(frozen)
+            assert len(psutil.Process(process.pid).children()) >= 2
+        finally:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "in stand_still" in errors
+
+
+@pytest.mark.server
+def test_a_stopped_worker_of_a_server_is_replaced_and_the_other_stays() -> None:
+    patched = (
+        "from service import supervisor; supervisor._LOOK_EVERY_S = 2; supervisor._FROZEN_LOOKS = 4; "
+        "from service.cli import main; main()"
+    )
+    options = ("serve", "--port", "0", "--workers", "2")
+    with ServerProcess(*options, command=(sys.executable, "-c", patched)) as server:
+        parent = psutil.Process(server.process.pid)
+
+        def workers() -> set[int]:
+            return {child.pid for child in parent.children() if "spawn_main" in " ".join(child.cmdline())}
+
+        deadline = time.monotonic() + 120
+        while sum(line["event"] == "ready" for line in server.lines) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(5)  # what a start still does after that; before its end nobody waits for beats
+        serving = workers()
+        stopped = min(serving)
+        os.kill(stopped, signal.SIGSTOP)
+        assert server.wait_for("worker frozen")["pid"] == stopped
+        assert server.wait_for("worker died")["pid"] == stopped
+        assert httpx.post(f"{server.url}/embed", content=geotiff(), timeout=60).status_code == 200
+        assert max(serving) in workers()
+        assert server.stop() == 0
+
+
+def test_a_pulse_counts_the_looks_that_hear_nothing_once_the_heart_has_beaten() -> None:
+    heard, told = multiprocessing.Pipe(duplex=False)
+    pulse, heart = Pulse(heard), Heart(told)
+    assert [pulse.look() for _ in range(3)] == [0, 0, 0]  # still starting
+    heart.beat()
+    heart.beat()
+    assert [pulse.look() for _ in range(3)] == [0, 1, 2]
+    heart.beat()
+    assert pulse.look() == 0
+    told.close()
+    assert pulse.look() == 1
+    pulse.close()
+
+
+def test_a_heart_does_not_wait_for_a_supervisor_that_stands_still_or_is_gone() -> None:
+    heard, told = multiprocessing.Pipe(duplex=False)
+    heart = Heart(told)
+    for _ in range(100_000):  # more than a pipe holds
+        heart.beat()
+    heard.close()
+    heart.beat()
+    told.close()
