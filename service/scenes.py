@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 
 from model.bundle import Bundle
 from service.batcher import Batcher
@@ -158,27 +158,36 @@ async def open_scenes(
     spool: Spool,
     threads: Executor,
 ) -> list[SceneGrid | Exception]:
-    """Opens files and looks at their headers; each fails alone."""
-    loop = asyncio.get_running_loop()
-    opened = await asyncio.gather(
-        *(
-            _given(said)
-            if isinstance(said, RequestError)
-            else loop.run_in_executor(threads, SceneGrid, index, source, said, options, bundle, limits, spool)
-            for index, (source, said) in enumerate(zip(sources, parameters, strict=True))
-        ),
-        return_exceptions=True,
-    )
-    grids: list[SceneGrid | Exception] = []
-    for found in opened:
-        if isinstance(found, BaseException) and not isinstance(found, TILE_ERRORS):
-            raise found  # not the file's fault
-        grids.append(found)  # type: ignore[arg-type]  # every BaseException left is one of TILE_ERRORS
-    return grids
+    """Opens files and looks at their headers; each fails alone.
+
+    Where the request ends meanwhile, those that are open are closed: the garbage collector takes its time, and
+    until then a spooled file takes its room on disk.
+    """
+    opening = [
+        said
+        if isinstance(said, RequestError)
+        else threads.submit(SceneGrid, index, source, said, options, bundle, limits, spool)
+        for index, (source, said) in enumerate(zip(sources, parameters, strict=True))
+    ]
+    try:
+        return [found if isinstance(found, RequestError) else await _opened(found) for found in opening]
+    except BaseException:
+        for found in opening:
+            if not isinstance(found, RequestError) and not found.cancel():
+                found.add_done_callback(_close)
+        raise
 
 
-async def _given(error: RequestError) -> RequestError:
-    return error
+async def _opened(opening: Future[SceneGrid]) -> SceneGrid | Exception:
+    try:
+        return await asyncio.wrap_future(opening)
+    except TILE_ERRORS as error:
+        return error
+
+
+def _close(opened: Future[SceneGrid]) -> None:
+    if opened.exception() is None:
+        opened.result().close()
 
 
 async def _finished(
