@@ -47,8 +47,9 @@ def _text(path: Path) -> str:
 
 
 def _read(path: Path, bundle: Bundle) -> dict[str, Any]:
+    text = _text(path)
     try:
-        result = json.loads(_text(path))
+        result = json.loads(text)
         found = result["checkpoint"]["config"], result["checkpoint"]["info"].get("step")
         summary = findings(result)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
