@@ -20,8 +20,10 @@ class LossConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    unmasked: float = Field(default=UNMASKED_WEIGHT, ge=0)
-    auxiliary: float = Field(default=AUXILIARY_WEIGHT, ge=0)
+    unmasked: float = Field(
+        default=UNMASKED_WEIGHT, ge=0, description="of the error on visible patches; 1 is that on hidden ones"
+    )
+    auxiliary: float = Field(default=AUXILIARY_WEIGHT, ge=0, description="of the experts' uneven use")
     ignore_invalid: bool = Field(
         default=False, description="leave out invalid pixels and estimated coastal bands"
     )

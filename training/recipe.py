@@ -22,19 +22,23 @@ class DataConfig(BaseModel):
 
     model_config = _STRICT
 
-    path: Path
+    path: Path = Field(description="a packed set")
     split: _Split | None = Field(default="train", description="None uses every tile")
     validation_split: _Split | None = Field(default="validation", description="None validates on nothing")
     weights: dict[str, float] | None = Field(
         default=None, description="share of views per source; None: by number of tiles"
     )
-    min_valid_fraction: float = Field(default=0.0, ge=0, le=1)
+    min_valid_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="share of valid pixels; tiles with less are not seen"
+    )
     nodata_fill: NodataFill = Field(
         default="as_is", description="what invalid pixels are fed as; with `encoder`, as it was trained"
     )
-    flips: bool = False
-    drop_metadata: float = Field(default=0.0, ge=0, le=1)
-    drop_field: float = Field(default=0.0, ge=0, le=1)
+    flips: bool = Field(default=False, description="each view in one of the eight symmetries of the square")
+    drop_metadata: float = Field(default=0.0, ge=0, le=1, description="share of views without any metadata")
+    drop_field: float = Field(
+        default=0.0, ge=0, le=1, description="share that loses time, hour or place, each drawn on its own"
+    )
 
     @field_validator("weights")
     @classmethod
@@ -49,7 +53,7 @@ class OptimiserConfig(BaseModel):
 
     model_config = _STRICT
 
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="the highest")
     weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     schedule: Literal["cosine", "constant"] = Field(
@@ -71,9 +75,13 @@ class RunConfig(BaseModel):
 
     model_config = _STRICT
 
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int | Literal["auto"] = "auto"
-    nodes: int = Field(default=1, ge=1)
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: a GPU where there is one"
+    )
+    devices: int | Literal["auto"] = Field(
+        default="auto", description="of each machine; auto: all its GPUs, or one process on a CPU"
+    )
+    nodes: int = Field(default=1, ge=1, description="machines")
     precision: Literal["auto", "32", "bf16", "16"] = Field(
         default="auto", description="auto: bf16 on GPUs that have it, 16 on others, 32 on CPU"
     )
@@ -111,12 +119,12 @@ class PretrainConfig(BaseModel):
     data: DataConfig
     optimiser: OptimiserConfig
     loss: LossConfig = LossConfig()
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of the patches that are hidden")
     batch_size: int = Field(default=128, ge=1, description="tiles per device and micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per step")
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    seed: int = Field(default=0, ge=0)
+    steps: int | None = Field(default=None, ge=1, description="updates; these or `epochs`")
+    epochs: float | None = Field(default=None, gt=0, description="each as many views as there are tiles")
+    seed: int = Field(default=0, ge=0, description="of everything random")
     run: RunConfig = RunConfig()
 
     @field_validator("model")
