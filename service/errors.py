@@ -5,7 +5,8 @@ Exception
 │   ├── RequestError        the request cannot be understood or is too large
 │   ├── OverloadedError     the queue is full; says when to come back
 │   ├── UnavailableError    not ready, draining, or the engine failed
-│   └── DeadlineError       the time allowed has passed
+│   ├── DeadlineError       the time allowed has passed
+│   └── service.http.spool.SpoolError   there is no room for the body or the answer
 ├── service.rasters.geotiff.GeotiffError  the file cannot be read       } each carries
 ├── model.tiles.TileError           no tile can be made of it     } its problem type
 └── model.metadata.MetadataError    a datetime or place that is none

@@ -160,8 +160,8 @@ async def open_scenes(
 ) -> list[SceneGrid | Exception]:
     """Opens files and looks at their headers; each fails alone.
 
-    Where the request ends meanwhile, those that are open are closed: the garbage collector takes its time, and
-    until then a spooled file takes its room on disk.
+    Where the request ends meanwhile, those that are open are closed: the garbage collector takes its time,
+    and until then a spooled file takes its room on disk.
     """
     opening = [
         said

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     request_timeout_s: _Seconds = Field(
         default=30, gt=0, description="from a request's body to its answer ..."
     )
-    # A CPU core embeds a tile in about 10 ms; a fifth of that speed must do.
+    # A CPU core embeds a tile in 2.5 to 10 ms, by what computes; a fifth of the slowest must do.
     request_timeout_per_tile_ms: _Size = Field(default=50, ge=0, description="... and for each of its tiles")
     max_request_timeout_s: _Seconds = Field(
         default=300, gt=0, description="the most that X-Timeout-Ms may ask for"
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     redis_ttl_s: int = Field(
         default=7 * 24 * 3600, ge=1, le=10**9, description="how long Redis keeps a result"
     )
-    # Computing a tile takes about 10 ms: a Redis that takes much longer to answer is no help.
+    # Computing a tile takes 2.5 to 10 ms: a Redis that takes much longer to answer is no help.
     redis_connect_timeout_ms: float = Field(
         default=50, gt=0, le=10_000, description="for a connection to Redis"
     )

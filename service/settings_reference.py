@@ -90,6 +90,4 @@ def _kinds(annotation: Any) -> str:
     if origin in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not NoneType]
         return " or ".join(dict.fromkeys(map(_kinds, members)))
-    if origin in (tuple, list, frozenset, set):
-        return "several, with commas between"
     return _NAMES.get(annotation, str(annotation.__name__))
