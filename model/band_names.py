@@ -6,6 +6,7 @@ import re
 
 from model.bands import BANDS, COMMON_NAMES
 
+LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
 MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
 
 # Names of the seven in each convention, lower case, in the order SR_B1..SR_B7.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from model.band_names import LEVEL_1
 from model.bands import BANDS
 from model.unit_doubts import SENTINEL_2_OFFSET
 
-_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
 # Files of known products whose bands have no names: count → what to say.
 _KNOWN_COUNTS = {
     8: "If the first seven are SR_B1..SR_B7, send bands=1,2,3,4,5,6,7",
@@ -56,7 +56,7 @@ def _single_band(name: str, source: str | None) -> str:
     here = cut(match[1] if match else name).upper()
     if here in BANDS:
         which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
-    elif _LEVEL_1.match(source or ""):
+    elif LEVEL_1.match(source or ""):
         return (
             "This file is of a Level-1 product, whose numbers are no surface reflectance: send Level 2, "
             f"whose files are {BANDS[0]} to {BANDS[-1]}"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from model.band_names import LEVEL_1
 from model.bands import BANDS
 from service.errors import RequestError
 from service.http.spool import SpoolFile
@@ -24,13 +25,12 @@ EXPECTED = (
 _MAX_NAME = 255  # characters of a file name, as file systems have it
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BAND_SUFFIX = re.compile(r"_SR_B\d\.TIFF?$", re.IGNORECASE)
-_DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
+DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
 # Of a name, whatever stands around it: the last that could be a band.
 _BAND = re.compile(
     r"(?:.*_)?((?:SR_)?QA_[A-Z]+|ST_(?:B\d+|QA|EMIS|EMSD|ATRAN|CDIST|[DTU]RAD)|(?:SR_)?B\d{1,2})(?=[_.]|$)",
     re.IGNORECASE,
 )
-_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ def base_name(name: str | None) -> str | None:
     return _UNPRINTABLE.sub("", PurePosixPath(name.replace("\\", "/")).name)[:_MAX_NAME] or None
 
 
+def product_of(name: str) -> str:
+    """The name of a product from that of one of its bands."""
+    return _BAND_SUFFIX.sub("", name)
+
+
 def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[Source]:
     """The rasters that the parts of a form are.
 
@@ -144,7 +149,7 @@ def group(parts: Sequence[tuple[str, File]], mtl: bytes | None = None) -> list[S
             tuple(delivered[band] for band in BANDS),
             delivered.get(QA_PART),
             mtl,
-            _BAND_SUFFIX.sub("", first) if first else None,
+            product_of(first) if first else None,
         )
     ]
 
@@ -162,8 +167,8 @@ def _check_names(delivered: Mapping[str, File]) -> None:
                 f"the part {name} has the file {file.source!r}; expected the one named …_{name}.TIF",
             )
         if source:
-            levels.setdefault(_LEVEL_1.match(source) is not None, name)
-        if (match := _DELIVERED.fullmatch(source)) is not None:
+            levels.setdefault(LEVEL_1.match(source) is not None, name)
+        if (match := DELIVERED.fullmatch(source)) is not None:
             products.setdefault(match["product"].upper(), name)
     if len(levels) > 1:
         raise RequestError(

@@ -21,11 +21,11 @@ from rasterio.io import MemoryFile
 from model.bands import BANDS
 from service.clients.errors import UnusableTileError
 from service.clients.links import is_link, without_query
+from service.files import TILE_PART
 from service.nodata import NONE
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
-TILE_PART = "tile"
 _TIFF = "image/tiff"
 # A field instead of a file where it has no name.
 Part = tuple[str, tuple[str | None, "str | bytes | IO[bytes]", str]]

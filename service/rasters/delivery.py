@@ -12,12 +12,11 @@ import rasterio
 from model.bands import BANDS
 from model.metadata import Acquisition
 from model.tile_errors import TileError
-from service.files import MTL_PART, QA_PART, Delivery, File
+from service.files import DELIVERED, MTL_PART, QA_PART, Delivery, File, product_of
 from service.rasters.gdal_tags import ACQUIRED
 from service.rasters.geotiff import GeotiffError, Limits
 from service.rasters.open_raster import OpenRaster
 
-_BAND = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
 _MTL = re.compile(r"(?P<product>.+)_MTL\.(txt|xml|json)", re.IGNORECASE)
 _STRIP_ROWS = 512  # whole rows of the blocks that are written; 60 MB of a full scene
 _BLOCK = 256  # px, a side: what windows of 40 px are read best from
@@ -35,7 +34,7 @@ STACK_ERRORS = (DeliveryError, GeotiffError, TileError, OSError)
 def is_delivery(folder: Path) -> bool:
     """Whether a folder has a file of a surface-reflectance band."""
     return folder.is_dir() and any(
-        (match := _BAND.fullmatch(file.name)) and match["part"].upper() != QA_PART
+        (match := DELIVERED.fullmatch(file.name)) and match["part"].upper() != QA_PART
         for file in folder.iterdir()
     )
 
@@ -53,7 +52,7 @@ def find(folder: Path) -> dict[str, Path]:
     found: dict[str, dict[str, Path]] = {}
     mtl: dict[str, dict[str, Path]] = {}
     for file in sorted(folder.iterdir()):
-        if match := _BAND.fullmatch(file.name):
+        if match := DELIVERED.fullmatch(file.name):
             found.setdefault(match["product"], {})[match["part"].upper()] = file
         elif match := _MTL.fullmatch(file.name):
             mtl.setdefault(match["product"], {})[match[2].lower()] = file
@@ -90,7 +89,7 @@ def load(folder: Path) -> Delivery:
         tuple(files[band] for band in BANDS),
         files.get(QA_PART),
         None if mtl is None else mtl.read_bytes(),
-        re.sub(r"_SR_B1\.TIFF?$", "", parts[BANDS[0]].name, flags=re.IGNORECASE),
+        product_of(parts[BANDS[0]].name),
     )
 
 

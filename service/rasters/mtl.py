@@ -9,10 +9,12 @@ from xml.parsers import expat
 
 import orjson
 
+from model.band_names import LEVEL_1
 from model.metadata import Acquisition, MetadataError, parse_datetime
 from model.tile_errors import TileError
 
 MAX_BYTES = 1 << 20  # real ones have 15 to 35 kB
+# What comes first counts: a Level-2 file repeats some names for the Level-1 product that it was made of.
 _WANTED = (
     "SPACECRAFT_ID",
     "SENSOR_ID",
@@ -23,8 +25,6 @@ _WANTED = (
 )
 _MAX_DEPTH = 32
 _EXPECTED = "expected the _MTL.txt, _MTL.xml or _MTL.json of a Landsat product"
-# What comes first counts: a Level-2 file repeats some names for the Level-1 product that it was made of.
-_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)
 _PRODUCT = re.compile(r"L[A-Z]\d{2}_L\d\w{2}_\d{6}_\d{8}_\d{8}_\d{2}_\w\w", re.IGNORECASE)
 _NOT_OLI = re.compile(r"L[A-Z]0?([1-7])_", re.IGNORECASE)
 
@@ -94,7 +94,7 @@ def check_product(mtl: Mtl | None, name: str | None) -> None:
             "bad-parameter", f"MTL is of {told}, the bands of {named}; expected the files of one product"
         )
     level = (mtl.level if mtl else None) or ""
-    if level.startswith("L1") or (not level and _LEVEL_1.match(name or "")):
+    if level.startswith("L1") or (not level and LEVEL_1.match(name or "")):
         came = (
             f"MTL says that this is {level[:40]}" if level else f"the files are named {(name or '')[:200]!r}"
         )
