@@ -125,9 +125,11 @@ def _pooling_points(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -
             _points(axes, x, errors, COLOURS[source], MARKERS[source], label, hollow=metadata == "off")
     for r in rows:
         if not r["pooling"]:
-            e = r["scores"][score]
-            axes.axhline(e["value"], color=COLOURS[r["features"]], lw=1.2, ls="--", label=r["features"])
-            axes.axhspan(e["low"], e["high"], color=COLOURS[r["features"]], alpha=0.08, lw=0)
+            e, colour = r["scores"][score], COLOURS[r["features"]]
+            if e["value"] is not None:
+                axes.axhline(e["value"], color=colour, lw=1.2, ls="--", label=r["features"])
+            if e["low"] is not None and e["high"] is not None:
+                axes.axhspan(e["low"], e["high"], color=colour, alpha=0.08, lw=0)
     axes.set_xticks(range(len(poolings)), poolings, fontsize=8)
     tidy(axes)
 
