@@ -81,10 +81,9 @@ class TileSet:
         if sources is not None:
             keep &= np.isin(names, sources)
         if not keep.any():
-            there = (f"{name} {n['tiles']:,}" for name, n in packed.manifest["splits"].items() if n["tiles"])
             raise PackError(
                 f"{packed.path}: no tile in split {split!r} with sources {sources or 'all'} and a share of "
-                f"valid pixels of {min_valid_fraction:g} or more; its tiles by split: {', '.join(there)}"
+                f"valid pixels of {min_valid_fraction:g} or more; its tiles by split: {packed.by_split}"
             )
         counts = [s.count for s in packed.shards]
         self._shard = np.repeat(np.arange(len(counts)), counts)[keep]

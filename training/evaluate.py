@@ -46,12 +46,20 @@ class Settings:
     stride: int = 12  # px between the windows of the land-cover scene
     max_windows: int = 500  # of a source on the land-cover raster
     seed: int = 0
+    trial: bool = False  # too little of everything for figures to quote
 
     @classmethod
     def quick(cls) -> Settings:
         """Whether everything runs; the figures mean little."""
         return cls(
-            folds=2, repeats=1, resamples=50, draws=2, max_tiles=60, max_reconstruction_tiles=24, stride=40
+            folds=2,
+            repeats=1,
+            resamples=50,
+            draws=2,
+            max_tiles=60,
+            max_reconstruction_tiles=24,
+            stride=40,
+            trial=True,
         )
 
     def on(self, splits: Sequence[str]) -> Settings:

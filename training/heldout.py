@@ -118,7 +118,10 @@ def _packed(data: Path, preprocessing: Preprocessing, splits: Sequence[str]) -> 
     wanted = [SPLITS.index(s) for s in splits]
     keep = np.flatnonzero(np.isin(packed.column("split"), wanted) & (columns["valid_fraction"] > 0))
     if not len(keep):
-        raise PackError(f"{data} has no tile in {', '.join(splits)}; its splits: {packed.manifest['splits']}")
+        raise PackError(
+            f"{data} has no tile in {', '.join(splits)}; its tiles by split: {packed.by_split} "
+            "(--split takes others than test)"
+        )
     counts = [s.count for s in packed.shards]
     everything = Tiles(
         columns,

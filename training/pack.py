@@ -200,10 +200,11 @@ def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 def report(packed: PackedSet) -> str:
     """What was packed, in words: tiles, splits, files left out."""
-    lines = [f"{packed.path}: {packed.count:,} tiles in {len(packed.shards)} shards"]
+    lines = [f"{packed.path}: {_counted(packed.count, 'tile')} in {_counted(len(packed.shards), 'shard')}"]
     for name, numbers in packed.manifest["splits"].items():
         if numbers["tiles"]:
-            lines.append(f"  {name}: {numbers['tiles']:,} tiles of {numbers['places']:,} places")
+            places = _counted(numbers["places"], "place")
+            lines.append(f"  {name}: {_counted(numbers['tiles'], 'tile')} of {places}")
     if moved := packed.manifest["moved"]:
         counts = ", ".join(f"{count:,} from {way}" for way, count in moved.items())
         lines.append(
@@ -211,8 +212,12 @@ def report(packed: PackedSet) -> str:
             "different splits grew together, or the settings say otherwise"
         )
     if skipped := packed.manifest["skipped"]:
-        lines.append(f"  {skipped:,} files gave no tile: {packed.path / 'skipped.csv'}")
+        lines.append(f"  {_counted(skipped, 'file')} gave no tile: {packed.path / 'skipped.csv'}")
     if warned := packed.manifest.get("warned"):
         counts = ", ".join(f"{code} ({count:,})" for code, count in warned.items())
         lines.append(f"  files with warnings: {counts}: {packed.path / 'warnings.csv'}")
     return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"

@@ -35,7 +35,7 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
 def markdown(result: Mapping[str, Any]) -> str:
     """The whole report."""
     info = result["checkpoint"]["info"]
-    data = result["data"]
+    data, trial = result["data"], result["settings"].get("trial", False)
     seen = {True: "were seen", False: "were not seen", None: "may have been seen (the data do not say)"}
     lines = [
         f"# Evaluation of {info.get('name', 'an unnamed checkpoint')}",
@@ -48,6 +48,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {count:,}" for name, count in data["sources"].items())
         + ".",
         "",
+        *(
+            ["**A trial of whether everything runs (`--quick`): its figures mean little.**", ""]
+            if trial
+            else []
+        ),
         "Brackets hold 95 % intervals from a bootstrap over places. A difference in bold excludes zero.",
         *(f"Left out: {text}." for text in data["labels_left_out"]),
         "",

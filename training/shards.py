@@ -99,6 +99,12 @@ class PackedSet:
         return np.repeat([s.source for s in self.shards], [s.count for s in self.shards])
 
     @property
+    def by_split(self) -> str:
+        """How many tiles the splits have that have some, such as `train 20, test 3`."""
+        splits = self.manifest["splits"].items()
+        return ", ".join(f"{name} {n['tiles']:,}" for name, n in splits if n["tiles"])
+
+    @property
     def hour_convention(self) -> HourConvention:
         """How the hours among the encodings were read."""
         convention: HourConvention = self.manifest["config"]["hour_convention"]

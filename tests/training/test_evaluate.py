@@ -62,6 +62,7 @@ def test_evaluate_writes_the_table_and_the_plots(
     out = tmp_path / "out"
     options = ("--land-cover-classes", "1=dark,2=bright", "--quick")
     invoke("evaluate", found[0], "--data", data, "-o", out, "--scene", scene, "--land-cover", cover, *options)
+    assert "its figures mean little" in (out / "evaluation.md").read_text()  # a quick one
     result: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
     assert set(result["tasks"]) == {"bigearthnet-19", "eurosat-10"}
     assert result["data"]["seen_in_pretraining"] is None

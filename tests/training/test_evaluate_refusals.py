@@ -20,6 +20,8 @@ from training import evaluate
 from training.cli import app
 from training.evaluate import Settings
 from training.frozen import of_checkpoint
+from training.heldout import read
+from training.shards import PackError
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,10 @@ def test_what_was_seen_is_what_the_recipe_trained_on(
     found = of_checkpoint(Checkpoint(made.model, made.preprocessing, info))
     result = evaluate.evaluate(found, whole.path, settings=Settings.quick(), quiet=True)
     assert result["data"]["seen_in_pretraining"] is seen
+
+
+def test_a_split_without_tiles_is_named_with_those_that_have_some(tmp_path: Path) -> None:
+    packed(tmp_path)
+    told = r"no tile in test; its tiles by split: train \d+, validation \d+ \(--split"
+    with pytest.raises(PackError, match=told):
+        read(tmp_path / "packed", PREPROCESSING)

@@ -16,7 +16,7 @@ from tests.rasters import dn_pixels, geotiff
 from tests.training.packed import npz, packed, packing, write
 from training import shards
 from training.cli import app
-from training.pack import PackConfig, pack
+from training.pack import PackConfig, pack, report
 from training.shards import PackError, open_packed
 
 NOTHING_ELSE = json.dumps({"format": 1, "preprocessing_version": PREPROCESSING_VERSION})
@@ -174,3 +174,10 @@ def test_values_that_are_odd_are_told_once_for_each_file(tmp_path: Path) -> None
     assert sorted(row["file"] for row in rows) == ["scene", "tagged"]
     assert all("came without offset" in row["message"] for row in rows)
     assert CliRunner().invoke(app, [*given, "--units", "dn"]).output.count("warnings") == 0
+
+
+def test_the_report_counts_in_english(tmp_path: Path) -> None:
+    write(tmp_path / "tiles/one.tif", geotiff(dn_pixels()))
+    found = packing(tmp_path, {"name": "tiles", "kind": "folder", "path": "tiles"})
+    assert report(found).startswith(f"{found.path}: 1 tile in 1 shard\n  ")
+    assert report(found).endswith(": 1 tile of 1 place")
