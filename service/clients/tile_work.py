@@ -80,7 +80,8 @@ def carry_out(work: Work) -> None:
         codes = ", ".join(f"{code} ({number:,})" for code, number in outcome.warned.items())
         _tell(f"results with warnings: {codes}; what they say stands in -o FILE.ndjson")
     if not work.quiet or outcome.failures:
-        written = f"wrote {work.output}" if outcome.content is not None else "nothing was written"
+        where = "to standard output" if str(work.output) == "-" else work.output
+        written = f"wrote {where}" if outcome.content is not None else "nothing was written"
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
         _tell(f"{_tiles(outcome.tiles)}{_windows(outcome.summary)}{failed}; {written}")
     if outcome.failures:

@@ -177,6 +177,7 @@ def test_a_table_says_what_is_known_of_each(server: ServerProcess, folder: Path,
     files = [str(folder / name) for name in ("01.tif", "02.tif", "03.tif")]
     done = call("embed", *files, "--url", server.url, "--metadata", str(table), "--datetime", "2021-01-01")
     one, two, three = json.loads(done.stdout)["data"]
+    assert done.stderr.endswith("3 tiles; wrote to standard output\n")
     assert (one["id"], one["datetime"]) == ("one", "2020-08-02")
     assert (two["id"], two["lat"], two["datetime"]) == ("two", 1.5, "2021-01-01")
     assert (three["id"], three["datetime"]) == (files[2], "2021-01-01")
