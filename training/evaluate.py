@@ -28,7 +28,7 @@ from training.scene import LandCover, Scene, read_scene
 from training.tasks import Task
 
 UNTRAINED_SEED = 0
-MIN_WINDOWS = 100  # tiles of a source on the land-cover raster; fewer say little
+MIN_WINDOWS = 100  # tiles of a source on the land-cover raster; fewer, or all in one spot, say little
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def _land_cover(
             pick = np.sort(
                 np.random.default_rng(settings.seed).permutation(len(index))[: settings.max_windows]
             )
-            sets[str(source)] = windows.take(pick), of_source.take(index[pick]), None
+            if landcover.separable(chosen := windows.take(pick)):
+                sets[str(source)] = chosen, of_source.take(index[pick]), None
     return {
         name: {
             "stride_px": stride,

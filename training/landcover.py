@@ -16,6 +16,7 @@ from rasterio.warp import transform
 
 from model import tiles as tile_rules
 from model.bands import BANDS
+from model.tile_errors import TileError
 from training import linear, metrics
 from training.heldout import EvaluationError, Tiles
 from training.metrics import Estimate
@@ -93,6 +94,8 @@ def _open(path: Path) -> Iterator[Any]:
             yield file
     except RasterioError as error:
         raise EvaluationError(f"{path}: cannot be read ({error})") from error
+    except TileError as error:
+        raise EvaluationError(f"{path}: {error}") from error
 
 
 def fractions(cover: Cover, left: float, top: float, right: float, bottom: float) -> FloatArray | None:
@@ -132,7 +135,7 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
 
     Raises:
         EvaluationError: it cannot be read, is no seven bands of DN, has another coordinate system than the
-            raster, or no window is covered.
+            raster, or too few windows are covered.
     """
     dn, position, centre, found = [], [], [], []
     with _open(scene) as file:
@@ -160,7 +163,7 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
         raise EvaluationError(f"no window of {scene} is covered by the land-cover raster")
     degrees = transform(cover.crs, "EPSG:4326", [x for x, _ in position], [y for _, y in position])
     lon, lat = degrees[0], degrees[1]
-    return Windows(
+    windows = Windows(
         np.stack(dn).astype(np.uint16),
         np.array(lat),
         np.array(lon),
@@ -168,6 +171,12 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
         tuple(cover.names.values()),
         np.array(centre),
     )
+    if not separable(windows):
+        raise EvaluationError(
+            f"{scene}: the windows under the land cover ({len(dn)}) are too few or too close together to be "
+            f"held out in turns; expected a scene some {size * FOLDS} px long at least"
+        )
+    return windows
 
 
 def under(tiles: Tiles, cover: Cover, size: int = 40) -> tuple[Windows, NDArray[np.int64]]:
@@ -204,6 +213,23 @@ def blocks(centre: FloatArray, count: int = BLOCKS) -> NDArray[np.int64]:
     return result
 
 
+def separable(windows: Windows) -> bool:
+    """Whether every fold leaves windows of two strips, at least, to train on."""
+    strip = blocks(windows.centre)
+    return all(len(np.unique(strip[train])) > 1 for train, _ in _folds(windows.centre, strip))
+
+
+def _folds(
+    centre: FloatArray, strip: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Windows (N,) to train and to test on, a fold of neighbouring strips after the other."""
+    fold = strip * FOLDS // (strip.max() + 1)
+    for f in np.unique(fold):
+        test = fold == f
+        apart = np.abs(centre[:, None] - centre[None, test]).max(axis=2).min(axis=1) >= 1
+        yield ~test & apart, test
+
+
 def regress(features: FloatArray, windows: Windows, weights: FloatArray) -> dict[str, Estimate]:
     """R² of every class, and their mean (`mean`), of ridge regressions over folds of neighbouring strips.
 
@@ -215,12 +241,8 @@ def regress(features: FloatArray, windows: Windows, weights: FloatArray) -> dict
         weights: (B, N), resamples of the strips.
     """
     strip = blocks(windows.centre)
-    fold = strip * FOLDS // (strip.max() + 1)
     predicted = np.zeros_like(windows.fractions)
-    for f in np.unique(fold):
-        test = fold == f
-        apart = np.abs(windows.centre[:, None] - windows.centre[None, test]).max(axis=2).min(axis=1) >= 1
-        train = ~test & apart
+    for train, test in _folds(windows.centre, strip):
         predicted[test] = linear.ridge(
             features[train], windows.fractions[train], features[test], strip[train]
         )

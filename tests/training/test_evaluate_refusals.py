@@ -56,6 +56,14 @@ def test_scene_and_land_cover_belong_together(
         ({"--land-cover": "gone.tif"}, "gone.tif: cannot be read"),
         ({"--land-cover": "nowhere.tif"}, "the land cover has no coordinate system"),
         ({"--scene": "cover.tif"}, "cover.tif has 1 bands of int16; expected the seven as DN, uint16"),
+        (
+            {"--scene": "30/scene.tif"},
+            "30/scene.tif: the raster is 30 x 30 px and has no whole 40 x 40 window",
+        ),
+        (
+            {"--scene": "60/scene.tif"},
+            "60/scene.tif: the windows under the land cover (1) are too few or too close",
+        ),
         ({"--scene-time": "yesterday"}, "--scene-time: datetime 'yesterday' cannot be read"),
     ],
 )
@@ -68,6 +76,9 @@ def test_a_scene_that_cannot_be_used_is_named_before_the_work(
     message: str,
 ) -> None:
     scene_with_cover(tmp_path)
+    for side in (30, 60):
+        (tmp_path / str(side)).mkdir()
+        scene_with_cover(tmp_path / str(side), rows=side, columns=side)
     nowhere = {"driver": "GTiff", "count": 1, "height": 8, "width": 8, "dtype": "uint8"}
     with rasterio.open(tmp_path / "nowhere.tif", "w", **nowhere, transform=rasterio.Affine(9, 0, 0, 0, 9, 0)):
         pass
