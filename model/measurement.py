@@ -87,6 +87,7 @@ def interleave(
     """
     conditions = {"settings": dict(settings), "machine": machine.describe(), "versions": machine.versions()}
     done = _resumed(partial, conditions, measurements)[:rounds]
+    _keep(partial, conditions, done)  # now, so that a file which cannot be written is not found hours later
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -100,9 +101,7 @@ def interleave(
                 found[what] = measurements[what]()
                 progress.advance(task)
             done.append({what: found[what] for what in measurements})
-            if partial is not None:
-                rows = [[{"of": list(map(list, what)), "figures": row[what]} for what in row] for row in done]
-                partial.write_text(json.dumps({**conditions, "rounds": rows}))
+            _keep(partial, conditions, done)
             if not console.is_terminal:
                 console.print(f"round {number + 1} of {rounds} done")
     return done
@@ -118,6 +117,13 @@ def write(record: Mapping[str, Any], path: Path) -> None:
 def partial_of(path: Path) -> Path:
     """Where the rounds of a record that is not finished are kept."""
     return path.with_name(path.name + ".partial")
+
+
+def _keep(partial: Path | None, conditions: Mapping[str, Any], done: Sequence[Round]) -> None:
+    if partial is not None:
+        rows = [[{"of": list(map(list, what)), "figures": row[what]} for what in row] for row in done]
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({**conditions, "rounds": rows}))
 
 
 def _resumed(

@@ -33,18 +33,20 @@ def step(
     from model import measurement
     from model.config import SIZES
     from training import bench
+    from training.commands import reported
 
     if threads:
         torch.set_num_threads(threads)
-    record = bench.steps(
-        SIZES[Size.XXS if quick else size],
-        batch_size=2 if quick else batch_size,
-        rounds=1 if quick else steps,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        partial=None if json is None else measurement.partial_of(json),
-    )
-    if json is not None:
-        measurement.write(record, json)
+    with reported():
+        record = bench.steps(
+            SIZES[Size.XXS if quick else size],
+            batch_size=2 if quick else batch_size,
+            rounds=1 if quick else steps,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            partial=None if json is None else measurement.partial_of(json),
+        )
+        if json is not None:
+            measurement.write(record, json)
     typer.echo(bench.show(record))
 
 
@@ -70,8 +72,8 @@ def loader(
             rounds=1 if quick else rounds,
             partial=None if json is None else measurement.partial_of(json),
         )
-    if json is not None:
-        measurement.write(record, json)
+        if json is not None:
+            measurement.write(record, json)
     typer.echo(bench.show(record))
 
 
@@ -105,7 +107,12 @@ def gpu(
     from model.config import SIZES
     from training import bench_gpu, gpu_table, gpu_tiles
 
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise typer.BadParameter(
+            f"PyTorch has no device {device!r}; expected cuda, cuda:1 ... or cpu"
+        ) from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("PyTorch finds no CUDA device; --device cpu tries whether the bench runs")
     try:
@@ -124,8 +131,8 @@ def gpu(
             quick=quick,
         )
         files = bench_gpu.run(plan, lambda line: typer.echo(line, err=True))
-    except (checkpoints.CheckpointError, gpu_tiles.TilesError, bench_gpu.SectionError) as error:
+        (out / "gpu.md").write_text(table := gpu_table.markdown(files))
+    except (checkpoints.CheckpointError, gpu_tiles.TilesError, bench_gpu.SectionError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    (out / "gpu.md").write_text(table := gpu_table.markdown(files))
     typer.echo(table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,8 @@ def _packed(path: Path, count: int) -> Tiles:
 
 def _file(path: Path, config: ModelConfig, count: int) -> Tiles:
     side, bands = config.image_size, config.in_channels
+    if not is_zipfile(path):  # numpy says it in as many ways as there are other files
+        raise TilesError(f"{path} is no .npz file, or is cut off")
     try:
         with np.load(path, allow_pickle=False) as archive:
             name = next((name for name in ("dn", "x") if name in archive.files), None)
@@ -65,7 +69,7 @@ def _file(path: Path, config: ModelConfig, count: int) -> Tiles:
                 raise TilesError(f"{path} holds {', '.join(archive.files)}; expected dn or x")
             found = archive[name]
             encodings = archive["metadata"] if "metadata" in archive.files else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise TilesError(f"{path}: {error}") from error
     if found.dtype != np.uint16 or found.ndim != 4 or found.shape[1] != bands or min(found.shape[2:]) < side:
         raise TilesError(

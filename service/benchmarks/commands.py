@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,13 +133,13 @@ def _measure(run: Callable[[Path | None], dict[str, Any]], json: Path | None) ->
 def _reported() -> Iterator[None]:
     """Turns errors that a person can act on into one line."""
     from model.bundle import BundleError
+    from service.benchmarks.gemm_peak import MatrixRateError
     from service.benchmarks.load import LoadError
     from service.engine import EngineError
     from service.settings import SettingsError
 
-    expected: Sequence[type[Exception]] = (SettingsError, BundleError, EngineError, LoadError, OSError)
     try:
         yield
-    except tuple(expected) as error:
+    except (SettingsError, BundleError, EngineError, LoadError, MatrixRateError, OSError) as error:
         typer.echo(f"landmoe: {error}", err=True)
         raise typer.Exit(1) from error

@@ -30,6 +30,10 @@ _ALL = "all"
 _TIMEOUT_S = 120  # of an answer; all shapes take about ten
 
 
+class MatrixRateError(RuntimeError):
+    """The measuring process failed; says why."""
+
+
 class MatrixRate:
     """The measuring process; a context manager.
 
@@ -65,7 +69,7 @@ class MatrixRate:
         Of the shape that is fastest in the median of some turns, which `turn` keeps to from then on.
 
         Raises:
-            RuntimeError: the measuring process failed; says why.
+            MatrixRateError: the measuring process failed.
         """
         rates: dict[str, float] = self._ask(_ALL)
         return rates
@@ -74,7 +78,7 @@ class MatrixRate:
         """GFLOP/s of one turn, a tenth of a second; of `fp32` where others cannot be had.
 
         Raises:
-            RuntimeError: the measuring process failed; says why.
+            MatrixRateError: the measuring process failed.
         """
         rate: float = self._ask(numbers)
         return rate
@@ -93,7 +97,7 @@ class MatrixRate:
             return json.loads(answer)
         said = self._process.communicate(timeout=_TIMEOUT_S)[1].strip().splitlines()
         reason = said[-1] if said else f"exit {self._process.returncode}"
-        raise RuntimeError(f"the matrix rate could not be measured: {reason}")
+        raise MatrixRateError(f"the matrix rate could not be measured: {reason}")
 
 
 def _main(threads: int) -> None:

@@ -70,6 +70,19 @@ def test_an_interrupted_run_continues_behind_the_rounds_it_has(tmp_path: Path) -
     assert not partial_of(path).exists()
 
 
+def test_rounds_are_kept_in_a_folder_that_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "record.json"
+    assert _run(_Interrupted(), partial_of(path)) == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_measurement(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    measure = _Interrupted()
+    with pytest.raises(OSError, match="taken"):
+        _run(measure, partial_of(tmp_path / "taken" / "record.json"))
+    assert measure.last == 0
+
+
 @pytest.mark.parametrize("left", ["other settings", "cut off"])
 def test_what_does_not_belong_to_the_run_is_not_continued(tmp_path: Path, left: str) -> None:
     partial = partial_of(tmp_path / "record.json")

@@ -35,6 +35,15 @@ def test_the_command_writes_its_record(tmp_path: Path) -> None:
     assert "dense: step ms" in result.output
 
 
+def test_a_record_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    result = CliRunner().invoke(
+        app, ["bench", "step", "--quick", "--json", str(tmp_path / "taken" / "step.json")]
+    )
+    assert result.exit_code == 1
+    assert result.output.startswith("error: [Errno ")
+
+
 def test_a_folder_that_is_no_packed_set_is_said(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "loader", str(tmp_path)])
     assert result.exit_code == 1

@@ -156,6 +156,25 @@ def test_a_file_without_tiles_is_refused(arrays: dict[str, np.ndarray], said: st
         gpu_tiles.load(tmp_path / "tiles.npz", SMALL, Preprocessing())
 
 
+@pytest.mark.parametrize("size", [0, 700, -20])
+def test_a_file_that_is_cut_off_is_refused(size: int, tmp_path: Path) -> None:
+    file = tmp_path / "tiles.npz"
+    np.savez(file, dn=np.ones((2, 7, 40, 40), np.uint16))
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(TilesError, match=r"tiles\.npz is no \.npz file, or is cut off"):
+        gpu_tiles.load(file, SMALL, Preprocessing())
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tiles.npz"
+    np.savez(file, dn=np.ones((2, 7, 40, 40), np.uint16))
+    content = bytearray(file.read_bytes())
+    content[5_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(TilesError, match=r"tiles\.npz: Bad CRC-32"):
+        gpu_tiles.load(file, SMALL, Preprocessing())
+
+
 def test_the_command(tmp_path: Path) -> None:
     weights, out = tmp_path / "w.safetensors", tmp_path / "out"
     checkpoint.save(weights, checkpoint.initialise(SMALL, 0))
@@ -173,3 +192,20 @@ def test_a_missing_device_is_said(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["bench", "gpu", "-o", str(tmp_path)])
     assert refused.exit_code == 2
     assert "no CUDA device" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--device", "gpu0"], 2, "no device 'gpu0'"),
+        (["--device", "cpu", "--section", "ceilings", "--out", "taken/out"], 1, "error: [Errno 20]"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    arguments: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("")
+    refused = CliRunner().invoke(app, ["bench", "gpu", "--quick", "-o", "out", *arguments])
+    assert refused.exit_code == code
+    assert said in refused.output

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from service import sample
 from service.benchmarks import decode, engine
+from service.benchmarks.gemm_peak import MatrixRateError
 from service.cli import app
 from service.rasters.geotiff import Reader
 from tests.records import read_record
@@ -156,3 +157,13 @@ def test_a_setting_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPat
     result = _bench("engine", "--quick")
     assert result.exit_code == 1
     assert "LANDMOE_ENGINE_THREADS" in result.output
+
+
+def test_a_matrix_rate_that_cannot_be_measured_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise MatrixRateError("the matrix rate could not be measured: exit -9")
+
+    monkeypatch.setattr(engine, "run", failing)
+    result = _bench("engine", "--quick")
+    assert result.exit_code == 1
+    assert "landmoe: the matrix rate could not be measured: exit -9\n" in result.output

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.benchmarks import gemm_peak
-from service.benchmarks.gemm_peak import MatrixRate
+from service.benchmarks.gemm_peak import MatrixRate, MatrixRateError
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_failure_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     _started_instead(monkeypatch, "import sys; sys.exit('Traceback ...\\nImportError: no numpy')")
     with (
         MatrixRate(1) as matrix,
-        pytest.raises(RuntimeError, match="could not be measured: ImportError: no numpy"),
+        pytest.raises(MatrixRateError, match="could not be measured: ImportError: no numpy"),
     ):
         matrix.all()
 
@@ -74,5 +74,5 @@ def test_a_failure_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gemm_peak, "_TIMEOUT_S", 0.2)
     _started_instead(monkeypatch, "import time; time.sleep(600)")
-    with MatrixRate(1) as matrix, pytest.raises(RuntimeError, match="could not be measured: exit -9"):
+    with MatrixRate(1) as matrix, pytest.raises(MatrixRateError, match="could not be measured: exit -9"):
         matrix.turn("fp32")
