@@ -28,7 +28,9 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="All cores if not
 def evaluate(
     source: NetworkArgument,
     data: DataOption,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the plots.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", file_okay=False, help="Folder for the table and the plots.")
+    ],
     split: SplitOption = None,
     scene: Annotated[Path | None, typer.Option(help="7-band GeoTIFF (DN) that --land-cover covers.")] = None,
     scene_time: Annotated[str, typer.Option(help="When it was taken: RFC 3339 or a date.")] = "",
@@ -105,7 +107,9 @@ def probe(
 def precisions(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     data: DataOption,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the figures, JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", dir_okay=False, help="File for the figures, JSON.")
+    ] = None,
     split: SplitOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -118,10 +122,11 @@ def precisions(
 
     with reported():
         limit_threads(threads)
-        result = compare(bundles.load(bundle), data, tuple(split or ["test"]), threads=threads or 1)
+        result = compare(bundles.load(bundle), data, tuple(split or ["test"]))
         for line in lines(result):
             typer.echo(line)
         if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -142,7 +147,7 @@ def describe(
 def figures(
     source: CheckpointArgument,
     data: DataOption,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", file_okay=False, help="Folder for the pictures.")],
     run: Annotated[Path | None, typer.Option(help="Folder of the run, for its loss curves.")] = None,
     scene: Annotated[
         Path | None, typer.Option(help="7-band GeoTIFF, drawn beside the embeddings of its windows.")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 
 from model import openvino_session
@@ -41,10 +42,11 @@ class Runs(Protocol):
 
 
 class Exact:
-    """The fp32 encoder in ONNX Runtime."""
+    """The fp32 encoder in ONNX Runtime, in as many threads as PyTorch may use: --threads says how many."""
 
     def __init__(self, content: bytes) -> None:
         options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(content, options, providers=[PROVIDER])
 
@@ -54,10 +56,8 @@ class Exact:
         return values
 
 
-def compare(
-    bundle: Bundle, data: Path, splits: Sequence[str] = ("test",), *, threads: int = 1
-) -> dict[str, Any]:
-    """Measures both precisions of a bundle on the same tiles.
+def compare(bundle: Bundle, data: Path, splits: Sequence[str] = ("test",)) -> dict[str, Any]:
+    """Measures both precisions of a bundle on the same tiles, in as many threads as PyTorch may use.
 
     Returns:
         JSON-ready: `tiles`, `cosine` (for each pooling `least`, `worst_1_percent`, `mean`, and the share
@@ -67,7 +67,7 @@ def compare(
         EvaluationError: bf16 cannot be had here.
         PackError: the data cannot be read.
     """
-    content = bundle.encoder_path().read_bytes()
+    content, threads = bundle.encoder_path().read_bytes(), torch.get_num_threads()
     fast: Runs
     if (without := native.unusable("bf16")) is None:
         encoder = NativeEncoder(content, bundle.config, "bf16")

@@ -108,6 +108,17 @@ def test_tiles_that_all_have_holes_are_named_before_the_work(
     assert "is without invalid pixels" in result.output
 
 
+@pytest.mark.parametrize("command", ["evaluate", "figures"])
+def test_a_file_where_the_folder_is_to_be_is_named_before_the_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("")
+    result = CliRunner().invoke(app, [command, "unread.safetensors", "--data", ".", "-o", "taken"])
+    assert result.exit_code == 2
+    assert "'taken' is a file" in result.output
+
+
 @pytest.mark.slow
 def test_labels_of_one_place_each_leave_retrieval_open(
     found: tuple[Path, Checkpoint], tmp_path: Path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from model import bundle as bundles
@@ -93,6 +94,31 @@ def test_the_exact_encoder_is_that_of_the_bundle() -> None:
     dn = np.full((2, 7, 40, 40), 10_000, np.uint16)
     mean, cls = encoder.run(dn, np.zeros((2, 4, 2), np.float32), ("mean", "cls"))
     assert mean.shape == cls.shape == (2, 144)
+
+
+def test_the_exact_encoder_has_the_threads_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    encoder = Exact(bundles.load().encoder_path().read_bytes())
+    assert encoder._session.get_session_options().intra_op_num_threads == 3
+
+
+def test_both_encoders_share_the_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiles: Tiles
+) -> None:
+    asked: list[int] = []
+
+    def session(encoder: object, *, chunk: int, threads: int) -> Bands:
+        asked.append(threads)
+        return Bands(1e-6)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(native, "unusable", lambda numbers: None)
+    monkeypatch.setattr(precisions, "Exact", lambda _: Bands(1e-6))
+    monkeypatch.setattr(precisions, "NativeEncoder", lambda *_: None)
+    monkeypatch.setattr(precisions, "NativeSession", session)
+    monkeypatch.setattr(precisions, "read", lambda *_: tiles)
+    assert compare(bundles.load(), tmp_path)["tiles"] == 60
+    assert asked == [3]
 
 
 def test_without_bf16_it_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
