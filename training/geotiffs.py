@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from model.tile_errors import TileError, TileWarning
 from training import listing as listings
 from training.listing import Listed, Listing
 from training.rasters import Header, centre, open_raster, read_header, read_pixels, tag_time
-from training.sources import Sample, Skipped, SourceConfig
+from training.sources import Sample, Skipped, SourceConfig, Warned
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -84,7 +84,7 @@ def read_tile(
         gsd=header.gsd * tile.window.height / image_size,
         group=path.stem,
         labels=labels or (),
-        warnings=prepared.warnings,
+        warned=_warned(path, prepared.warnings),
     )
 
 
@@ -112,7 +112,7 @@ def read_scene(
                     strip = read_pixels(raster, rows)
                 at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
                 for sample in _window_sample(strip[at], path, header, units, grid.window, said):
-                    yield replace(sample, warnings=warnings)
+                    yield replace(sample, warned=_warned(path, warnings))
     except (RasterioError, OSError, TileError, MetadataError) as error:
         yield Skipped(str(path), _reason(error))
 
@@ -230,6 +230,10 @@ def _window_sample(
         group=path.stem,
         labels=said.labels or (),
     )
+
+
+def _warned(path: Path, warnings: Sequence[TileWarning]) -> tuple[Warned, ...]:
+    return tuple(Warned(str(path), warning.code, warning.message) for warning in warnings)
 
 
 def _reason(error: Exception) -> str:

@@ -177,11 +177,11 @@ def write_shard(
         for name, array in columns(samples, hour_convention).items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
     # Of a scene once: all of its windows have the same.
-    warned = {(s.group, w.code): w.message for s in samples for w in s.warnings}
+    warned = dict.fromkeys(each for s in samples for each in s.warned)
     record = {
         "count": len(samples),
         "skipped": [[s.path, s.reason] for s in skipped],
-        "warned": [[*key, message] for key, message in warned.items()],
+        "warned": list(warned),
     }
     (partial / "shard.json").write_text(json.dumps(record))
     shutil.rmtree(folder, ignore_errors=True)

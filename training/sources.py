@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import metadata, tiles
 from model.bands import BANDS
 from model.metadata import Acquisition, MetadataError
-from model.tile_errors import TileWarning
 from training.listing import Listed, Listing, without_ending
 
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
@@ -78,7 +77,7 @@ class Sample:
     labels: tuple[str, ...] = ()
     at: tuple[int, int] | None = None  # first row and column of a scene's window, px
     b1_estimated: bool = False  # the coastal band was computed from the others
-    warnings: tuple[TileWarning, ...] = ()  # of the file's values
+    warned: tuple[Warned, ...] = ()  # of the file's values
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class Skipped:
 
 
 class Warned(NamedTuple):
-    """A file or scene whose values are odd, and how."""
+    """A file whose values are odd, and how."""
 
-    file: str
+    file: str  # its path
     code: str
     message: str
 

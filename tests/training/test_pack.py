@@ -171,9 +171,21 @@ def test_values_that_are_odd_are_told_once_for_each_file(tmp_path: Path) -> None
         assert "files with warnings: assumed-offset (2): " in result.output.replace("\n", " ")
     with (out / "warnings.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["file"] for row in rows) == ["scene", "tagged"]
+    assert sorted(row["file"] for row in rows) == [
+        str(tmp_path / "tiles/scene.tif"), str(tmp_path / "tiles/tagged.tif"),
+    ]  # fmt: skip
     assert all("came without offset" in row["message"] for row in rows)
     assert CliRunner().invoke(app, [*given, "--units", "dn"]).output.count("warnings") == 0
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
+    for year in ("2020", "2021"):
+        write(tmp_path / "tiles" / year / "a.tif", geotiff(scales=[2.75e-5] * 7, offsets=[0] * 7))
+    found = packing(tmp_path, {"name": "tiles", "kind": "folder", "path": "tiles"})
+    assert found.manifest["warned"] == {"assumed-offset": 2}
+    with (found.path / "warnings.csv").open() as file:
+        paths = [Path(row["file"]) for row in csv.DictReader(file)]
+    assert sorted(path.parent.name for path in paths) == ["2020", "2021"]
 
 
 def test_the_report_counts_in_english(tmp_path: Path) -> None:
