@@ -151,8 +151,10 @@ def _finish(
     _write_csv(out / "skipped.csv", ("path", "reason"), [(s.path, s.reason) for s in skipped])
     _write_csv(out / "warnings.csv", Warned._fields, warned)
     if not found:
-        reasons = f"; {len(skipped)} files were skipped, the first: {skipped[0].reason}" if skipped else ""
-        raise PackError(f"no tile in any source{reasons} (all in {out / 'skipped.csv'})")
+        first = (
+            f"; {_counted(len(skipped), 'file')} gave none, the first: {skipped[0].reason}" if skipped else ""
+        )
+        raise PackError(f"no tile in any source{first} (all in {out / 'skipped.csv'})")
     everything = PackedSet(out, {}, tuple(found))
     names = everything.sources()
     before = last.of(everything)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
@@ -55,6 +55,9 @@ def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
         raise SettingsError(
             f"cannot read {path}: {error.strerror or error}; in the package are {packaged}"
         ) from error
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise SettingsError(f"{path}: {key} has no value; give it one there, or with {key}=VALUE") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     return checked(kind, values, str(path))

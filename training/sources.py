@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model import metadata, tiles
 from model.bands import BANDS
@@ -61,6 +61,16 @@ class SourceConfig(BaseModel):
         default=(), description="files of the folder to leave out, such as scenes that are sources themselves"
     )
     listing: Path | None = Field(default=None, description="CSV of the tiles to take; see `listing.py`")
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, when: str | None) -> str | None:
+        if when:
+            try:
+                metadata.parse_datetime(when)
+            except MetadataError as error:  # now, and not of every file
+                raise ValueError(str(error)) from error
+        return when
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,21 @@ def test_packaged_recipes_are_valid(name: str) -> None:
 
 
 def test_the_decoders_recipe_asks_for_its_encoder() -> None:
-    with pytest.raises(SettingsError, match="encoder"):
+    with pytest.raises(
+        SettingsError, match=r"default_decoder\.yaml: encoder has no value; .* encoder=VALUE$"
+    ):
         recipe(name="default_decoder")
+
+
+def test_a_recipe_without_data_asks_for_them() -> None:
+    with pytest.raises(SettingsError, match=r"data\.path has no value; .* data\.path=VALUE$"):
+        load(PretrainConfig, Path("smoke"))
+
+
+def test_a_time_that_cannot_be_read_is_said_before_the_files_are_read() -> None:
+    source = {"name": "a", "path": "a", "kind": "folder", "when": "2024-13-01"}
+    with pytest.raises(SettingsError, match=r"sources\.0\.when: .*month must be in 1\.\.12"):
+        checked(PackConfig, {"sources": [source]})
 
 
 @pytest.mark.parametrize("name", [p.stem for p in PACKAGED.glob("pack*.yaml")])
