@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from model.bands import DN_OFFSET, DN_SCALE
 from model.tile_errors import TileWarning
@@ -12,6 +15,9 @@ SENTINEL_2_ADDS = 1_000
 SENTINEL_2_OFFSET = (
     "1,000 was added, as to ESA's Sentinel-2 products since January 2022, send scale=0.0001 and offset=-0.1"
 )
+
+# Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
+MAX_REFLECTANCE = 2.0
 
 
 def assumed(scale: float | None, offset: float | None, named: str = "scale") -> tuple[TileWarning, ...]:
@@ -42,6 +48,28 @@ def assumed(scale: float | None, offset: float | None, named: str = "scale") -> 
             ),
         )
     return ()
+
+
+def guess(kind: np.dtype[Any], high: float, *, like_dn: bool) -> str:
+    """What values may be that are neither DN nor reflectance; empty where nothing comes to mind.
+
+    Args:
+        kind: type of the values.
+        high: their 99th percentile.
+        like_dn: whether all bands are as bright as DN are.
+    """
+    if kind == np.uint8:
+        return ". 8 bits are a picture's, made for the eye: send the reflectance that it was made of"
+    if kind.kind == "f" and like_dn:
+        return ". If these are Level-2 DN stored as floats, send units=dn"
+    if kind.kind == "f" and high <= 100 * MAX_REFLECTANCE:
+        return ". If this is reflectance in percent, send scale=0.01 and offset=0"
+    if MAX_REFLECTANCE < high <= 10_000 * MAX_REFLECTANCE:
+        return (
+            ". If this is reflectance times 10,000, as in HLS and Sentinel-2 L2A, send units=reflectance_1e4"
+            f"; where {SENTINEL_2_OFFSET}"
+        )
+    return ""
 
 
 def signed_dn() -> tuple[TileWarning, ...]:

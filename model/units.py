@@ -12,20 +12,18 @@ import numpy.typing as npt
 
 from model.bands import DN_MAX, DN_MIN_VALID, DN_OFFSET, DN_SCALE
 from model.tile_errors import TileError, TileWarning
-from model.unit_doubts import SENTINEL_2_OFFSET, assumed, possible_offset, signed_dn
+from model.unit_doubts import MAX_REFLECTANCE, assumed, guess, possible_offset, signed_dn
 
 UnitsChoice = Literal["auto", "dn", "reflectance", "reflectance_1e4"]
 UnitsName = Literal["dn", "reflectance", "reflectance_1e4", "scale_offset"]
 
-# Reflectance above this is not reflectance: clouds and snow reach 1.6 in Level-2 (DN 65535 is 1.602).
-MAX_REFLECTANCE = 2.0
 # Level-2 begins at -0.2 (DN 0). What is below this is no measurement but stands for none, as -9999 does: it
 # is -0.475 as DN and -0.9999 as reflectance times 10,000.
 MIN_REFLECTANCE = -0.3
 # Below this in all seven bands is no land or water: reflectance read as if it were times 10,000 (1 / 10,000).
 MIN_HIGH_REFLECTANCE = 0.001
-# DN 5,500 is a reflectance of -0.05. The lowest median of the real tiles at hand is 7,306 (open sea), while
-# reflectance times 10,000 has its median above 5,500 over snow and cloud only.
+# DN 5,500 is a reflectance of -0.05. The lowest median of a band of the real tiles at hand is 6,266 (water),
+# while reflectance times 10,000 is above 5,500 over snow and cloud only, there not in shortwave infrared.
 MIN_MEDIAN_DN = 5_500
 MAX_SAMPLE = 250_000  # pixels whose values are looked at; enough for percentiles, cheap for a whole scene
 
@@ -59,7 +57,8 @@ def resolve_units(
 
     An explicit unit, scale or offset is obeyed, with a warning where the values look otherwise. `auto`:
     scale and offset tags other than 1 and 0 win; floats whose 99th percentile is at most 2 are reflectance;
-    integers whose median is at least 5,500 are DN. Level-1 DN cannot be told from Level-2 by their values.
+    integers whose median is at least 5,500 in each band are DN. Level-1 DN cannot be told from Level-2 by
+    their values.
 
     Args:
         pixels: (bands, H, W), integer or floating, as in the file.
@@ -150,23 +149,17 @@ def _uniform(name: UnitsName, scale: float, offset: float, count: int) -> Units:
 def _by_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Units:
     values = _sample(pixels, valid)
     floating = pixels.dtype.kind == "f"
-    if not floating and _median_is_dn(values):
+    if not floating and _look_like_dn(values):
         return _uniform("dn", DN_SCALE, DN_OFFSET, len(pixels))
     low, median, high = _spread(values)
     if floating and high <= MAX_REFLECTANCE:
         return _uniform("reflectance", 1.0, 0.0, len(pixels))
-    guess = ""
-    if floating and median >= MIN_MEDIAN_DN:
-        guess = ". If these are Level-2 DN stored as floats, send units=dn"
-    elif MAX_REFLECTANCE < high <= 20_000 and median < MIN_MEDIAN_DN:
-        guess = (
-            ". If this is reflectance times 10,000, as in HLS and Sentinel-2 L2A, send units=reflectance_1e4"
-            f"; where {SENTINEL_2_OFFSET}"
-        )
+    darkest = min(_spread(band)[1] for band in values)
     raise TileError(
         "unknown-units",
-        f"the units of {pixels.dtype} values with median {median:.6g} (1st percentile {low:.6g}, "
-        f"99th {high:.6g}) are not clear; {_CHOICES}{guess}",
+        f"the units of {pixels.dtype} values with median {median:.6g} ({darkest:.6g} in the darkest band; "
+        f"1st percentile {low:.6g}, 99th {high:.6g}) are not clear; {_CHOICES}"
+        + guess(pixels.dtype, high, like_dn=darkest >= MIN_MEDIAN_DN),
     )
 
 
@@ -175,16 +168,19 @@ def _checked(
 ) -> tuple[Units, tuple[TileWarning, ...]]:
     """Obey, but say so where the reflectance that the units give is not of this world."""
     values = _sample(pixels, valid)
-    if units.name == "dn" and pixels.dtype == np.uint16 and _median_is_dn(values):
+    like_dn = _look_like_dn(values)
+    if units.name == "dn" and pixels.dtype == np.uint16 and like_dn:
         return units, ()  # no DN of 16 bits is too bright
     scale, offset = np.array(units.scale)[:, None], np.array(units.offset)[:, None]
     with np.errstate(over="ignore"):
         _, median, high = _spread(values.astype(np.float64) * scale + offset)
     low, middle, top = _spread(values)
-    dark_enough = high <= MAX_REFLECTANCE and not (
-        units.name == "reflectance_1e4" and middle >= MIN_MEDIAN_DN
+    dark_enough = high <= MAX_REFLECTANCE and not (units.name == "reflectance_1e4" and like_dn)
+    bright_enough = (
+        median >= MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET
+        and high >= MIN_HIGH_REFLECTANCE
+        and (units.name != "dn" or like_dn)
     )
-    bright_enough = median >= MIN_MEDIAN_DN * DN_SCALE + DN_OFFSET and high >= MIN_HIGH_REFLECTANCE
     if dark_enough and bright_enough:  # False for the NaN that absurd floats give
         return units, possible_offset(low) if _is_times_10_000(units) else ()
     name = "scale and offset" if units.name == "scale_offset" else f"units={units.name}"
@@ -211,14 +207,18 @@ def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArr
     return seen.reshape(len(pixels), -1) if coarse.all() else seen[:, coarse]
 
 
-def _median_is_dn(values: npt.NDArray[Any]) -> bool:
-    """Whether the median is at least 5,500: counted, which is far cheaper than finding it."""
-    above = 2 * int(np.count_nonzero(values >= MIN_MEDIAN_DN))
-    return above > values.size or (above == values.size and float(np.median(values)) >= MIN_MEDIAN_DN)
+def _look_like_dn(values: npt.NDArray[Any]) -> bool:
+    """Whether the median of each band is at least 5,500: counted, which is far cheaper than finding it."""
+    above = (values >= MIN_MEDIAN_DN).sum(axis=1)
+    size = values.shape[1]
+    return all(
+        2 * int(n) > size or (2 * int(n) == size and float(np.median(band)) >= MIN_MEDIAN_DN)
+        for n, band in zip(above, values, strict=True)
+    )
 
 
 def _spread(values: npt.NDArray[Any]) -> tuple[float, float, float]:
-    """1st percentile, median and 99th percentile of all bands together."""
+    """1st percentile, median and 99th percentile of all values together."""
     with np.errstate(over="ignore", invalid="ignore"):  # floats near the end of their range
         low, median, high = np.percentile(values.astype(np.float64, copy=False), (1, 50, 99))
     return float(low), float(median), float(high)

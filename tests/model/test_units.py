@@ -71,6 +71,35 @@ def test_auto_refuses_floats_on_the_scale_of_dn():
     assert error.message.endswith("send units=dn")
 
 
+def snow(dtype=np.uint16):
+    """Reflectance times 10,000: 0.9 in visible light, where DN are as high, 0.06 in shortwave infrared."""
+    levels = np.array([9_200, 9_300, 9_000, 9_100, 8_200, 700, 500])[:, None, None]
+    return (levels + np.arange(DN[0].size).reshape(DN.shape[1:]) % 200).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32])
+def test_auto_does_not_take_snow_times_10_000_for_dn(dtype):
+    error = refused(snow(dtype))
+    assert error.code == "unknown-units"
+    assert "(594 in the darkest band;" in error.message
+    assert "send units=reflectance_1e4" in error.message
+    assert resolve(snow(dtype), units="reflectance_1e4") == ("reflectance_1e4", [])
+    assert resolve(snow(dtype), units="dn") == ("dn", ["unlikely-units"])  # that is -0.18 in two bands
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (REFLECTANCE * 100, "in percent, send scale=0.01 and offset=0"),
+        (np.clip(REFLECTANCE * 500, 1, 255).astype(np.uint8), "8 bits are a picture's"),
+    ],
+)
+def test_auto_guesses_no_scale_that_would_give_darkness(pixels, words):
+    message = refused(pixels).message
+    assert words in message
+    assert "as in HLS" not in message
+
+
 def test_auto_thresholds():
     assert resolve(np.full_like(DN, 5_500)) == ("dn", [])
     assert refused(np.full_like(DN, 5_499)).code == "unknown-units"
