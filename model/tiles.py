@@ -170,12 +170,20 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
             `model.resample.resize`). None crops where both sides are 40 to 63 px.
 
     Raises:
-        TileError: `wrong-size` for a raster that the mode does not fit; `bad-parameter` for an unknown mode.
+        TileError: `wrong-size` for a raster that the mode does not fit; `bad-parameter` for an unknown mode;
+            `empty-tile` where missing pixels are so spread that none of the resized ones is without.
     """
     height, width = valid.shape
     check_size(height, width, mode)
     if mode == "resize":
         small, still_valid = resize(dn, valid, TILE_SIZE)
+        if not still_valid.any() and valid.any():
+            raise TileError(
+                "empty-tile",
+                f"{np.count_nonzero(valid) / valid.size:.1%} of the {width} x {height} px are valid, but each "
+                f"of the {TILE_SIZE} x {TILE_SIZE} that fit=resize makes of them has a missing one in it; send "
+                "fit=crop or fit=grid, which leave pixels as they are, or fill the gaps before",
+            )
         return Tile(small, still_valid, float(still_valid.mean()), Window(0, 0, height, width))
     top, left = (height - TILE_SIZE) // 2, (width - TILE_SIZE) // 2
     return cut(dn, valid, Window(top, left, TILE_SIZE, TILE_SIZE))

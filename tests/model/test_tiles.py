@@ -194,6 +194,17 @@ def test_a_resized_tile_is_zero_where_it_is_invalid():
     assert tile.dn[:, tile.valid].all()
 
 
+def test_gaps_that_leave_nothing_of_a_resized_raster():
+    dn, valid = dn_pixels(200, 240), all_valid(200, 240)
+    valid[::5, ::5] = False
+    with pytest.raises(
+        TileError, match=r"96.0% of the 240 x 200 px are valid, .* send fit=crop or fit=grid"
+    ) as caught:
+        tiles.fit(dn, valid, "resize")
+    assert caught.value.code == "empty-tile"
+    assert tiles.fit(dn, valid, "crop").valid_fraction == 0.96
+
+
 def test_the_alberta_sized_grid():
     grid = list(tiles.windows(1001, 1001))
     assert len(grid) == 625
