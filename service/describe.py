@@ -93,7 +93,7 @@ class Said:
         description.acquisition, description.datetime_source = when(
             self.acquisition, acquired, self.parameters, header, description.warnings
         )
-        description.warnings += orientation(header.place)
+        description.warnings += orientation(header)
         description.warnings += nodata.warning(self.parameters.nodata, header.dtype)
         return description
 

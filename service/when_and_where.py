@@ -15,6 +15,7 @@ from service.rasters import geotiff
 from service.rasters.gdal_tags import ACQUIRED
 from service.rasters.georeference import Georeference, PixelWindow
 
+_COMPASS = ("north", "east", "south", "west")
 _FIRST = datetime(2013, 2, 11, tzinfo=UTC)  # the launch of Landsat 8
 
 
@@ -156,17 +157,20 @@ def _unresolved(place: Georeference, whole: PixelWindow) -> TileWarning:
     )
 
 
-def orientation(place: Georeference | None) -> list[TileWarning]:
-    """The network knows the ground with north up, as Landsat is delivered."""
-    if place is None or place.transform[0] > 0 > place.transform[4]:
+def orientation(raster: geotiff.Header) -> list[TileWarning]:
+    """The network knows the ground with north up, as Landsat is delivered outside of Antarctica."""
+    found = None if raster.place is None else raster.place.directions(raster.whole)
+    if found is None:
         return []
-    rows = "south to north" if place.transform[4] > 0 else "north to south"
-    columns = "west to east" if place.transform[0] > 0 else "east to west"
+    columns, rows = (round(direction / 90) % 4 for direction in found)
+    if _COMPASS[columns] == "east" and _COMPASS[rows] == "south":
+        return []
     return [
         TileWarning(
             "not-north-up",
-            f"rows run from {rows}, columns from {columns}: the network sees the ground mirrored or "
-            "turned, which changes what it makes of it; expected north up, as gdalwarp gives it",
+            f"rows run from {_COMPASS[rows - 2]} to {_COMPASS[rows]}, columns from {_COMPASS[columns - 2]} "
+            f"to {_COMPASS[columns]}: the network sees the ground mirrored or turned, which changes what it "
+            "makes of it; expected north up, as gdalwarp gives it",
         )
     ]
 

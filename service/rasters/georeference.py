@@ -7,7 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
@@ -42,18 +43,21 @@ class Georeference:
     def center(self, window: PixelWindow) -> tuple[float, float] | None:
         """(lat, lon) of the window's centre in WGS 84 degrees; None where the CRS does not reach."""
         row, col, height, width = window
-        positions = self._to_wgs84([(col + width / 2, row + height / 2)])
+        positions = self.to_wgs84([(col + width / 2, row + height / 2)])
         return None if positions is None else positions[0][::-1]
 
     def gsd_m(self, window: PixelWindow) -> float | None:
         """Side of a square of a pixel's area at the window's centre, metres on the ellipsoid."""
-        row, col, height, width = window
-        x, y = col + width / 2, row + height / 2
-        ends = self._to_wgs84([(x - 0.5, y), (x + 0.5, y), (x, y - 0.5), (x, y + 0.5)])
-        if ends is None:
-            return None
-        west, east, north, south = ends
-        return math.sqrt(_GEOD.inv(*west, *east)[2] * _GEOD.inv(*north, *south)[2])
+        pixel = _pixel(self, window)
+        return None if pixel is None else math.sqrt(pixel.width_m * pixel.height_m)
+
+    def directions(self, window: PixelWindow) -> tuple[float, float] | None:
+        """Where columns and rows run at the window's centre: degrees from north, clockwise, up to 180.
+
+        90 and 180 of a raster with north up, but for the few degrees by which a projection turns it.
+        """
+        pixel = _pixel(self, window)
+        return None if pixel is None else (pixel.columns, pixel.rows)
 
     def distance_m(self, window: PixelWindow, lat: float, lon: float) -> float | None:
         """From the window's centre to a place, metres along the ellipsoid."""
@@ -73,7 +77,7 @@ class Georeference:
         # Lower left, lower right, upper right, upper left.
         right, low = col + width, row + height
         corners = [(col, low), (right, low), (right, row), (col, row)]
-        found = self._to_wgs84([*corners, (col + width / 2, row + height / 2)])
+        found = self.to_wgs84([*corners, (col + width / 2, row + height / 2)])
         if found is None:
             return None
         ring: list[tuple[float, float]] | None = found[:4]
@@ -81,7 +85,7 @@ class Georeference:
         if far < _WIDE:
             return {"type": "Polygon", "coordinates": [_closed(found[:4])]}
         if far <= 360 - _WIDE:
-            ring = self._to_wgs84(_along(corners))
+            ring = self.to_wgs84(_along(corners))
         if ring is None or (ring := _continuous(ring)) is None:
             return None
         lons, lats = [lon for lon, _ in ring], [lat for _, lat in ring]
@@ -93,7 +97,7 @@ class Georeference:
             return _cut(ring)
         return {"type": "Polygon", "coordinates": [_closed(ring)]}
 
-    def _to_wgs84(self, pixels: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
+    def to_wgs84(self, pixels: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
         """(lon, lat) in [-180, 180] and [-90, 90] of (col, row); None if the CRS does not reach one of them.
 
         Points one by one: for the few that a window has, numpy's calls take longer than the projection.
@@ -112,6 +116,29 @@ class Georeference:
         except ProjError:
             return None
         return positions
+
+
+class _Pixel(NamedTuple):
+    """Sizes of a pixel on the ellipsoid, and where columns and rows run, see `Georeference.directions`."""
+
+    width_m: float
+    height_m: float
+    columns: float
+    rows: float
+
+
+@lru_cache(maxsize=64)  # several questions about each raster
+def _pixel(place: Georeference, window: PixelWindow) -> _Pixel | None:
+    """The pixel at a window's centre; None where the CRS does not reach."""
+    row, col, height, width = window
+    x, y = col + width / 2, row + height / 2
+    ends = place.to_wgs84([(x - 0.5, y), (x + 0.5, y), (x, y - 0.5), (x, y + 0.5)])
+    if ends is None:
+        return None
+    left, right, top, bottom = ends
+    columns, _, width_m = _GEOD.inv(*left, *right)
+    rows, _, height_m = _GEOD.inv(*top, *bottom)
+    return _Pixel(width_m, height_m, columns, rows)
 
 
 def placed(crs: str, wkt: str, transform: Affine) -> Georeference | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from affine import Affine
 from starlette.testclient import TestClient
@@ -54,6 +56,43 @@ def test_rasters_that_are_not_north_up(
 ) -> None:
     data = geotiff(transform=Affine(columns, 0.0, ORIGIN[0], 0.0, rows, ORIGIN[1]))
     found = warnings(client, data, fit=fit)
+    assert list(found) == ([] if words is None else ["not-north-up"])
+    assert words is None or words in found["not-north-up"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "grid"])
+@pytest.mark.parametrize(
+    ("degrees", "words"),  # counterclockwise
+    [
+        (40, None),  # closer to north than to anything else
+        (50, "rows run from west to east, columns from south to north"),
+        (90, "rows run from west to east, columns from south to north"),
+        (-60, "rows run from east to west, columns from north to south"),
+        (170, "rows run from south to north, columns from east to west"),
+    ],
+)
+def test_rasters_that_are_turned(client: TestClient, degrees: int, words: str | None, fit: str) -> None:
+    along, across = 30 * math.cos(math.radians(degrees)), 30 * math.sin(math.radians(degrees))
+    turned = Affine(along, across, ORIGIN[0], across, -along, ORIGIN[1])
+    found = warnings(client, geotiff(transform=turned), fit=fit)
+    assert list(found) == ([] if words is None else ["not-north-up"])
+    assert words is None or words in found["not-north-up"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "origin", "words"),
+    [
+        ("EPSG:3031", (0.0, 1_500_000.0), None),  # on the meridian of Greenwich, which is up in Antarctica
+        ("EPSG:3031", (1_500_000.0, 0.0), "rows run from west to east"),
+        ("EPSG:3031", (0.0, -1_500_000.0), "rows run from south to north, columns from east to west"),
+        ("EPSG:2053", (50_000.0, 2_900_000.0), "rows run from south to north, columns from east to west"),
+        ("EPSG:5070", (-2_200_000.0, 2_000_000.0), None),  # the north-west of the United States, turned by 17
+    ],
+)
+def test_up_is_north_on_the_ground_not_in_the_crs(
+    client: TestClient, crs: str, origin: tuple[float, float], words: str | None
+) -> None:
+    found = warnings(client, geotiff(crs=crs, origin=origin))
     assert list(found) == ([] if words is None else ["not-north-up"])
     assert words is None or words in found["not-north-up"]
 
@@ -123,19 +162,29 @@ def test_a_time_and_a_place_in_the_dark(
 
 
 @pytest.mark.parametrize(
-    ("side", "pixel_size", "words"),
+    ("height", "width", "pixel_size", "words"),
     [
-        (40, 30, None),
-        (80, 15, None),  # 30 m, as the network sees them
-        (48, 30, None),
-        (100, 30, "pixels are 75"),
-        (21, 30, "pixels are 15.7"),
+        (40, 40, 30, None),
+        (80, 80, 15, None),  # 30 m, as the network sees them
+        (48, 48, 30, None),
+        (100, 100, 30, "pixels are 75"),
+        (21, 21, 30, "pixels are 15.7"),
+        (40, 48, 30, None),
+        (20, 80, 30, "pixels are 60.01 x 15 m (30.01 m before fit=resize)"),  # of the right area
+        (56, 29, 30, "pixels are 21.76 x 42.01 m"),
     ],
 )
 def test_resized_pixels_are_those_that_the_network_sees(
-    client: TestClient, side: int, pixel_size: float, words: str | None
+    client: TestClient, height: int, width: int, pixel_size: float, words: str | None
 ) -> None:
-    data = geotiff(dn_pixels(side, side), pixel_size=pixel_size)
+    data = geotiff(dn_pixels(height, width), pixel_size=pixel_size)
     found = warnings(client, data, fit="resize")
     assert list(found) == ([] if words is None else ["unusual-pixel-size"])
     assert words is None or words in found["unusual-pixel-size"]
+
+
+@pytest.mark.parametrize(("height", "width", "warned"), [(90, 60, False), (60, 100, True), (100, 60, True)])
+def test_squeezed_pixels_of_unknown_size(client: TestClient, height: int, width: int, warned: bool) -> None:
+    found = warnings(client, geotiff(dn_pixels(height, width), crs=None), fit="resize")
+    assert list(found) == ["unusual-pixel-size"] * warned
+    assert not warned or f"a square of {width} x {height} px" in found["unusual-pixel-size"]
