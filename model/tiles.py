@@ -180,9 +180,9 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
         if not still_valid.any() and valid.any():
             raise TileError(
                 "empty-tile",
-                f"{np.count_nonzero(valid) / valid.size:.1%} of the {width} x {height} px are valid, but each "
-                f"of the {TILE_SIZE} x {TILE_SIZE} that fit=resize makes of them has a missing one in it; send "
-                "fit=crop or fit=grid, which leave pixels as they are, or fill the gaps before",
+                f"{np.count_nonzero(valid) / valid.size:.1%} of the {width} x {height} px are valid, but "
+                f"each of the {TILE_SIZE} x {TILE_SIZE} that fit=resize makes of them has a missing one in; "
+                "send fit=crop or fit=grid, which leave pixels as they are, or fill the gaps before",
             )
         return Tile(small, still_valid, float(still_valid.mean()), Window(0, 0, height, width))
     top, left = (height - TILE_SIZE) // 2, (width - TILE_SIZE) // 2
