@@ -25,6 +25,7 @@ from service.telemetry import metrics
 # Numbers that are written on the event loop; more go to a thread (orjson writes a million in 20 ms).
 _INLINE_NUMBERS = 20_000
 WARNINGS = "X-Warnings"  # results by the codes of their warnings
+MODEL = "X-Model"  # digest and precision of what computed
 _INLINE_FORMATS = frozenset({"json", "base64", "npy", "ndjson", "geojson"})
 
 
@@ -97,7 +98,7 @@ class Answer:
         if self._hopeless or not (tally.embedded or (tally.windows and not tally.failed)):
             self.close()
             return all_failed(tally, self._request_id)
-        report.warned = counts(tally.warned)
+        report.warned, report.model = counts(tally.warned), named(self._product.head.fields["model"])
         start = time.perf_counter()
         if self.format in _INLINE_FORMATS:
             self._finish()
@@ -217,11 +218,17 @@ def _headers(report: Report, format: Format) -> dict[str, str]:  # noqa: A002
     timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in report.stages.items())
     # Batch size 0: everything came from the cache.
     headers = {"Server-Timing": timing, "X-Cache": report.cache, "X-Batch-Size": str(report.batch_size)}
+    headers[MODEL] = report.model  # npy and ndjson have no room for it
     if format not in ("json", "base64"):
         headers["Content-Disposition"] = f'attachment; filename="landmoe.{formats.KINDS[format].suffix}"'
     if report.warned:  # npy and the GeoTIFFs have no room for them
         headers[WARNINGS] = report.warned
     return headers
+
+
+def named(reference: Mapping[str, str]) -> str:
+    """What tells results of one model from those of another, in a header."""
+    return f"digest={reference['digest']}, precision={reference['precision']}"
 
 
 def counts(numbers: Mapping[str, int]) -> str:

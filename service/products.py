@@ -88,7 +88,7 @@ class Embeddings:
         self._normalize = options.normalize
         dim = config.embed_dim * (2 if self.pooling == "patch_mean_std" else 1)
         self.head = Head(
-            {"model": _model(engine), "pooling": self.pooling, "dim": dim},
+            {"model": reference(engine), "pooling": self.pooling, "dim": dim},
             (config.num_tokens, dim) if self.pooling == "tokens" else (dim,),
             normalized=options.normalize,
             as_nan=options.on_error == "nan",
@@ -123,7 +123,7 @@ class Predictions:
         classes = len(probe.labels)
         self._top_k = options.top_k or (DEFAULT_TOP_K if probe.task == "multi-class" else classes)
         self._threshold = probe.threshold if options.threshold is None else options.threshold
-        fields: dict[str, Any] = {"model": _model(engine), "pooling": probe.pooling, "dim": classes}
+        fields: dict[str, Any] = {"model": reference(engine), "pooling": probe.pooling, "dim": classes}
         fields |= {"probe": name, "task": probe.task}
         if probe.task == "multi-label":
             fields["threshold"] = self._threshold
@@ -151,7 +151,8 @@ class Predictions:
         }
 
 
-def _model(engine: Engine) -> dict[str, str]:
+def reference(engine: Engine) -> dict[str, str]:
+    """Which model gives an answer, and how exactly: name, version, digest, precision."""
     bundle = engine.bundle
     return {
         "name": bundle.name,

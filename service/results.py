@@ -38,13 +38,14 @@ class Report:
     """How a request went: seconds of each stage, the largest batch its tiles were in, what the cache gave.
 
     `cache` is the least of all tiles: one miss makes a hit a miss. `warned` are the counts of their
-    warnings, as the header has them.
+    warnings and `model` what computes, as the headers have them.
     """
 
     stages: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
     cache: CacheState = "hit"
     warned: str = ""
+    model: str = ""
     missed: set[bytes] = field(default_factory=set)  # keys that were looked up and are not asked for again
 
     def note(self, stage: str, seconds: float) -> None:

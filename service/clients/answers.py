@@ -43,7 +43,10 @@ class Reader(Generic[R]):
         try:
             if response.headers.get("content-type", "").startswith(NDJSON):
                 rows = [orjson.loads(line) for line in response.content.splitlines() if line]
-                head: dict[str, Any] = {"summary": counted(response.headers.get("x-summary", ""))}
+                head: dict[str, Any] = {
+                    "summary": counted(response.headers.get("x-summary", "")),
+                    "model": model_of(response),
+                }
             else:
                 head = orjson.loads(response.content)
                 rows = head["data"]
@@ -58,6 +61,12 @@ class Reader(Generic[R]):
             return failure(row, index, None)
         row.pop("error", None)
         return self.result(row, index, dim)
+
+
+def model_of(response: httpx.Response) -> dict[str, str]:
+    """Digest and precision of what computed, as the header `X-Model` has them; empty without it."""
+    pairs = (part.partition("=") for part in response.headers.get("x-model", "").split(",") if part)
+    return {name.strip(): text for name, _, text in pairs}
 
 
 def counted(text: str) -> dict[str, int]:

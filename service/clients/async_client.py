@@ -14,7 +14,16 @@ from service.clients.connection import Connection
 from service.clients.errors import ClientError, ProblemError, first_of
 from service.clients.given_tiles import as_tiles, check_common
 from service.clients.options import ClassifyOptions, EmbedOptions
-from service.clients.results import Answer, Classification, Embedding, Failure, Result, failures, merged
+from service.clients.results import (
+    Answer,
+    Classification,
+    Embedding,
+    Failure,
+    Result,
+    failures,
+    merged,
+    same_model,
+)
 from service.clients.tile_requests import TileRequest, requests
 from service.clients.tiles import Tile, as_text
 
@@ -83,7 +92,7 @@ class AsyncClient:
         await self._connection.__aexit__(kind, error, trace)
 
     async def model(self) -> dict[str, Any]:
-        """What is served: GET /model, asked once.
+        """What is served: GET /model, asked once, and again when answers come from another model.
 
         Raises:
             ClientError: the service did not answer, or with a problem.
@@ -115,6 +124,7 @@ class AsyncClient:
         Raises:
             ProblemError: the service refused a request as a whole.
             TransportError: it did not answer.
+            ModelChangedError: its answers come from two models.
             UnusableTileError: something given is no tile.
         """
         return await self._ask("/embed", tiles, {**options}, of_embed, progress, keep_going)
@@ -195,7 +205,11 @@ class AsyncClient:
                 tasks = [group.create_task(one(request)) for request in divided]
         except* Exception as errors:  # also of what `progress` does
             raise first_of(errors) from None
-        return merged([answer for task in tasks for answer in task.result()], await self.model())
+        answers = [answer for task in tasks for answer in task.result()]
+        said = next((a.model for a in answers if isinstance(a, Answer) and a.model), None)
+        if said is not None and not same_model(said, await self.model()):
+            self._model = None  # the service has another one since it was asked
+        return merged(answers, await self.model())
 
     async def _one(
         self,

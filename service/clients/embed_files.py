@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from service.clients.answers import counted
+from service.clients.answers import counted, model_of
 from service.clients.async_client import AsyncClient
 from service.clients.errors import (
     RETRIED,
     AuthenticationError,
     ClientError,
     InputError,
+    ModelChangedError,
     ProblemError,
     TooLargeError,
     UnusableTileError,
@@ -23,6 +24,7 @@ from service.clients.errors import (
 from service.clients.kept_answers import KeptAnswers, answer_key
 from service.clients.merge import Item, Piece, count, merger
 from service.clients.progress import Show, WorkProgress
+from service.clients.results import same_model
 from service.clients.tile_requests import TileRequest
 from service.clients.tiles import Tile, unicode
 
@@ -148,6 +150,7 @@ async def _piece(
     Raises:
         AuthenticationError: nothing else will be answered.
         TooLargeError: its halves may not be.
+        ModelChangedError: it is of another model than that of GET /model.
     """
     try:
         response = await client.raw(route, request, options, request_id)
@@ -169,6 +172,8 @@ async def _piece(
                 {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
             )
         return items, "", isinstance(error, RETRIED)
+    if (computed := model_of(response)) and not same_model(computed, model := await client.model()):
+        raise ModelChangedError(model, computed)
     said = "\n".join(response.headers.get(name, "") for name in ("x-summary", "x-warnings"))
     return response.content, said, False
 

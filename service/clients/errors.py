@@ -3,6 +3,7 @@
 InputError                  what a command line asks for
 ClientError
 ├── TransportError          no answer: refused, cut off, timed out
+├── ModelChangedError       the service's model is another one than before
 ├── UnusableTileError       what was given is no file, array or delivery that could be sent
 └── ProblemError            the service answered with a problem
     ├── AuthenticationError     401
@@ -31,6 +32,17 @@ class ClientError(Exception):
 
 class TransportError(ClientError):
     """The service did not answer; the cause is httpx's error."""
+
+
+class ModelChangedError(ClientError):
+    """Answers to one call came from two models, whose results do not belong together."""
+
+    def __init__(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+        one, other = (f"{str(m.get('digest'))[:12]} ({m.get('precision')})" for m in (first, second))
+        super().__init__(
+            f"answers came from the models {one} and {other}: the service has changed its model, or its "
+            "replicas have two; ask again, and for everything"
+        )
 
 
 class UnusableTileError(ClientError, ValueError):

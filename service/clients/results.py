@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.clients.errors import ProblemError, problem_error
+from service.clients.errors import ModelChangedError, ProblemError, problem_error
 
 if TYPE_CHECKING:
     import pandas
@@ -203,15 +203,29 @@ def _common(item: dict[str, Any], index: int) -> dict[str, Any]:
     }
 
 
+def same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether results of both belong together."""
+    return all(one.get(name) == other.get(name) for name in ("digest", "precision"))
+
+
 def merged(answers: Sequence[Answer[R] | list[Failure]], model: dict[str, Any]) -> Answer[R]:
-    """The answers to several requests, in the order of their tiles, as one; `model` is that of GET /model."""
+    """The answers to several requests, in the order of their tiles, as one; `model` is that of GET /model.
+
+    Raises:
+        ModelChangedError: they are of two models.
+    """
     items: list[R | Failure] = []
     counts = dict.fromkeys(("tiles", "windows", "embedded", "skipped_empty", "failed"), 0)
     reference = {name: model[name] for name in ("name", "version", "digest", "precision")}
+    said = [answer.model for answer in answers if isinstance(answer, Answer) and answer.model]
+    for other in said:
+        if not same_model(other, said[0]):
+            raise ModelChangedError(said[0], other)
+    if said and not same_model(said[0], reference):
+        reference = said[0]
     for answer in answers:
         items += answer
         if isinstance(answer, Answer):
-            reference = answer.model or reference
             for name, count in answer.summary.items():
                 counts[name] = counts.get(name, 0) + count
         else:

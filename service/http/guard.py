@@ -32,6 +32,7 @@ EXPOSED = (
     "Server-Timing",
     "X-Cache",
     "X-Batch-Size",
+    "X-Model",
     "X-Summary",
     "X-Warnings",
     "Retry-After",

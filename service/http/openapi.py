@@ -49,6 +49,7 @@ _HEADERS = {
     "Server-Timing": "milliseconds of decode, cache, queue, inference and format",
     "X-Cache": "hit, miss or bypass",
     "X-Batch-Size": "tiles that were computed together; 0 where all came from the cache",
+    "X-Model": "what computed: digest=9544ca..., precision=fp32",
     "X-Summary": "with fit=grid: counts, as the answer's summary: tiles=1, windows=625, embedded=600, ...",
     "X-Warnings": "how many results have a warning, by its code, if any: cloudy=20, unusual-pixel-size=625",
 }

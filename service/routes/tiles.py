@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from service import formats
-from service.answer import Answer, HopelessError, Whole, counts
+from service.answer import Answer, HopelessError, Whole, counts, named
 from service.caching.whole_answers import WholeAnswers
 from service.errors import DeadlineError, RequestError, code_of
 from service.given_parameters import parse
@@ -22,7 +22,7 @@ from service.http.upload import Upload, receive
 from service.outcomes import Outcome, Tally
 from service.parameters import ClassifyOptions, EmbedOptions, Format, RequestOptions, TileParameters
 from service.pipeline import Pipeline
-from service.products import Product
+from service.products import Product, reference
 from service.results import Report
 from service.routes.entry import enter
 from service.scene_progress import ScenesUnderway
@@ -51,7 +51,7 @@ async def respond(
     answers: WholeAnswers = app.pipeline.answers
     try:
         key = None if _bypass(request) else answers.key(request, upload.files)
-        if key is not None and (again := _again(answers, key)) is not None:
+        if key is not None and (again := _again(request, answers, key)) is not None:
             return again
         request.state.watch()
         parameters, options = parse(upload.values, len(upload.files), model)
@@ -86,13 +86,13 @@ async def respond(
     return response
 
 
-def _again(answers: WholeAnswers, key: bytes) -> Response | None:
+def _again(request: Request, answers: WholeAnswers, key: bytes) -> Response | None:
     """The answer to a request that came before."""
     start = time.perf_counter()
     if (found := answers.get(key)) is None:
         return None
     content, wanted, warned = found
-    report = Report(warned=warned)
+    report = Report(warned=warned, model=named(reference(request.app.state.engine)))
     report.note("cache", time.perf_counter() - start)
     _ANSWERED.inc()
     return Whole(content, wanted, report)

@@ -37,6 +37,18 @@ def test_a_header_counts_warnings_also_where_the_format_has_no_room(
         assert "X-Warnings" not in send(client, geotiff(), **params).headers
 
 
+@pytest.mark.parametrize(
+    "params", [{"format": "npy"}, {"format": "ndjson"}, {"fit": "grid", "format": "npy"}]
+)
+def test_a_header_names_the_model_also_where_the_format_has_no_room(
+    client: TestClient, params: dict[str, str]
+) -> None:
+    said = client.get("/model").json()
+    for _ in range(3):  # also from the cache, and once more as a whole
+        answer = send(client, geotiff(), **params)
+        assert answer.headers["X-Model"] == f"digest={said['digest']}, precision={said['precision']}"
+
+
 SENTINEL_2 = ["B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12"]
 
 
