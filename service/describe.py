@@ -15,6 +15,7 @@ from model.tile_errors import TileWarning
 from service import nodata
 from service.cache import tile_hash
 from service.files import Source
+from service.named_product import doubts
 from service.parameters import TileParameters
 from service.rasters import geotiff, quality
 from service.when_and_where import Place, night, orientation, when
@@ -95,6 +96,7 @@ class Said:
         )
         description.warnings += orientation(header)
         description.warnings += nodata.warning(self.parameters.nodata, header.dtype)
+        description.warnings += doubts(self.source, header.descriptions, self.parameters, units)
         return description
 
 
