@@ -41,14 +41,14 @@ def find_tiles(
     rows = {} if table is None else _read_table(table)
     found: list[Tile] = []
     without: list[str] = []
-    used: set[str] = set()
+    used: dict[str, list[str]] = {}  # rows, and for what
     for given in _expanded(paths):
         name = next((name for name in _names(given) if name in rows), None)
         row = {} if name is None else rows[name]
         if name is None:
             without.append(_names(given)[-1])
         else:
-            used.add(name)
+            used.setdefault(name, []).append(_names(given)[0])
         item = given if isinstance(given, Tile) else Tile(data=given, id=unicode(_shown(given)))
         own = item.fields()  # of an Item
         known: dict[str, Any] = {n: v for n, v in common.items() if n not in own} | row
@@ -65,6 +65,9 @@ def find_tiles(
             )
         if without:
             tell(f"{table} has no row for {_few(without)}")
+        for name, files in used.items():
+            if len(set(files)) > 1:  # by a base name; the same file may come twice
+                tell(f"{table} has one row, {_shown(name)}, for {_few(files)}; a path in it is of one file")
         if unused:
             tell(f"{table} names {_few(unused)}, not among the files")
     return found

@@ -44,6 +44,20 @@ def test_a_table_that_says_too_much(tmp_path: Path, rows: str, words: str) -> No
         find_tiles([tmp_path], table, {})
 
 
+def test_a_row_that_stands_for_several_files_is_told(tmp_path: Path) -> None:
+    files = [tmp_path / folder / name for folder in ("2019", "2020") for name in ("a.tif", "b.tif")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_text(f"file,datetime\na.tif,2019-08-02\n{files[1]},2019-08-03\nb.tif,2020-08-03\n")
+    said: list[str] = []
+    found = find_tiles([*files, files[3]], table, {}, said.append)
+    days = ["2019-08-02", "2019-08-03", "2019-08-02", "2020-08-03", "2020-08-03"]
+    assert [tile.datetime for tile in found] == days
+    assert said == [f"{table} has one row, a.tif, for {files[0]}, {files[2]}; a path in it is of one file"]
+
+
 def test_a_table_may_name_urls_with_or_without_what_follows_their_path(tmp_path: Path) -> None:
     urls = [f"https://x.org/a.tif?band={i}&sig=secret" for i in (1, 2)]
     table = tmp_path / "table.csv"
