@@ -15,7 +15,7 @@ from model.tile_errors import TileWarning
 from service import nodata
 from service.cache import tile_hash
 from service.files import Source
-from service.named_product import doubts
+from service.named_product import day, doubts
 from service.parameters import TileParameters
 from service.rasters import geotiff, quality
 from service.when_and_where import Place, night, orientation, when
@@ -92,7 +92,7 @@ class Said:
         """
         description = Description(self, header, units)
         description.acquisition, description.datetime_source = when(
-            self.acquisition, acquired, self.parameters, header, description.warnings
+            self.acquisition, acquired, day(self.source), self.parameters, header, description.warnings
         )
         description.warnings += orientation(header)
         description.warnings += nodata.warning(self.parameters.nodata, header.dtype)

@@ -1,18 +1,29 @@
-"""What names say of a single file's product, where its values do not tell: Level 1, or an older sensor."""
+"""What files' names say of the product: when it was taken; that it is of Level 1, or of an older sensor."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 
 from model.band_names import PLAIN, normal
+from model.metadata import Acquisition, MetadataError, parse_datetime
 from model.tile_errors import TileWarning
 from service.files import File, Source
 from service.parameters import TileParameters
 
 # As USGS names products, and so whoever makes one file of the several that they have.
 _LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1[A-Z]{2}_", re.IGNORECASE)
+_DAY = re.compile(r"L[COTEM]\d{2}_L\d[A-Z]{2}_\d{6}_(\d{4})(\d\d)(\d\d)_", re.IGNORECASE)
 _NO_COASTAL = re.compile(r"L[TEM]0[1-7]_L[12]", re.IGNORECASE)
+
+
+def day(source: Source) -> Acquisition | None:
+    """When a product was taken, by its name."""
+    found = _DAY.match(source.source or "")
+    with suppress(MetadataError):  # there is no such day
+        return found and parse_datetime("-".join(found.groups()))
+    return None
 
 
 def doubts(

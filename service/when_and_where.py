@@ -31,12 +31,24 @@ class Place:
 def when(
     given: Acquisition | None,
     acquired: Acquisition | None,
+    named: Acquisition | None,
     parameters: TileParameters,
     raster: geotiff.Header,
     warnings: list[TileWarning],
 ) -> tuple[Acquisition | None, str]:
-    """The acquisition time that is used, and whose it is."""
+    """The acquisition time that is used, and whose it is.
+
+    Args:
+        given: with the request.
+        acquired: as a delivery's MTL says.
+        named: the day that is in the files' names; only held against the request's.
+        parameters: what else the request says of it.
+        raster: with its tags.
+        warnings: are added to.
+    """
     found, source = _found(given, acquired, parameters, raster, warnings)
+    if source == "request" and found is not None:
+        warnings += _another(found, acquired, named, raster)
     if found is not None and not _FIRST <= found.when <= datetime.now(UTC) + timedelta(days=1):
         came = "in the future" if found.when > _FIRST else "before Landsat 8, the first of the seven bands"
         warnings.append(TileWarning("unlikely-datetime", f"datetime {found.text} is {came}; it was used"))
@@ -57,7 +69,6 @@ def _found(
         )
     if source == "request" and given is not None:
         warnings += _assumed_utc(given, f"datetime {parameters.datetime!r}")
-        warnings += _another(given, acquired, raster)
         return given, "request"
     if source == "request" and acquired is not None:
         return acquired, "file"
@@ -80,17 +91,22 @@ def _found(
     return None, "missing"
 
 
-def _another(given: Acquisition, acquired: Acquisition | None, raster: geotiff.Header) -> list[TileWarning]:
+def _another(
+    given: Acquisition, acquired: Acquisition | None, named: Acquisition | None, raster: geotiff.Header
+) -> list[TileWarning]:
     """A given time that is not the file's: one of the two is another scene's."""
+    file = "file"
     if acquired is None and raster.acquired is not None:
         with suppress(MetadataError):
             acquired = metadata.parse_datetime(raster.acquired)
+    if acquired is None:
+        acquired, file = named, "file's name"
     if acquired is None or abs(given.when.date() - acquired.when.date()) <= timedelta(days=1):
         return []
     return [
         TileWarning(
             "other-datetime",
-            f"the request says {given.text}, the file {acquired.text}; the request's was used",
+            f"the request says {given.text}, the {file} {acquired.text}; the request's was used",
         )
     ]
 
