@@ -17,6 +17,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
+from rasterio.transform import tastes_like_gdal
 
 from model.bands import BANDS
 from service.clients.errors import UnusableTileError
@@ -170,11 +171,7 @@ class Tile:
         if pixels.dtype == np.float16:  # TIFF has it, GDAL before 3.11 does not
             pixels = pixels.astype(np.float32)
         count, height, width = pixels.shape
-        place: dict[str, Any] = {}
-        if self.transform is not None:
-            place["transform"] = rasterio.Affine(*tuple(self.transform)[:6])
-        if self.crs is not None:
-            place["crs"] = self.crs
+        place = self._place()
         try:
             with warnings.catch_warnings(), MemoryFile() as memory:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -191,6 +188,23 @@ class Tile:
                 return bytes(memory.read())
         except (rasterio.errors.RasterioError, rasterio.errors.CRSError, ValueError, TypeError) as error:
             raise UnusableTileError(f"the array cannot be written as a GeoTIFF: {error}") from error
+
+    def _place(self) -> dict[str, Any]:
+        """CRS and transform of an array, as rasterio takes them."""
+        if self.transform is None:
+            if self.crs is not None:
+                raise UnusableTileError(
+                    f"the array has the CRS {str(self.crs)[:60]} and no transform; expected both, or neither"
+                )
+            return {}
+        numbers = tuple(self.transform)[:6]
+        if len(numbers) < 6 or tastes_like_gdal(numbers):
+            raise UnusableTileError(
+                f"transform is {numbers}, of GDAL's order or too short; expected (a, b, c, d, e, f) with "
+                "x = a col + b row + c, y = d col + e row + f, as affine.Affine.from_gdal makes it"
+            )
+        transform = rasterio.Affine(*numbers)
+        return {"transform": transform} if self.crs is None else {"transform": transform, "crs": self.crs}
 
     def _declared(self) -> float | None:
         """The value that the file of an array declares."""

@@ -66,6 +66,22 @@ def test_everything_that_is_a_tile(client: Client, tmp_path: Path) -> None:
     assert answer.summary == {"tiles": 5, "windows": 5, "embedded": 5, "skipped_empty": 0, "failed": 0}
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (
+            {"transform": (ORIGIN[0], 30, 0, ORIGIN[1], 0, -30), "crs": "EPSG:32633"},
+            "of GDAL's order or",
+        ),
+        ({"transform": (30, 0, 0), "crs": "EPSG:32633"}, "too short; expected"),
+        ({"crs": "EPSG:32633"}, "EPSG:32633 and no transform; expected both"),
+    ],
+)
+def test_a_place_that_would_be_another_or_none(client: Client, place: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnusableTileError, match=words):
+        client.embed(Tile(data=dn_pixels(), **place))
+
+
 @pytest.mark.parametrize("given", [geotiff(), dn_pixels(), Tile(data=geotiff())])
 def test_a_single_tile_needs_no_list(client: Client, given: Any) -> None:
     assert len(client.embed(given)) == 1
