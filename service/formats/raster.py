@@ -37,7 +37,8 @@ class RasterWriter:
 
     A pixel lies at the centre of its window and is as wide as the stride. `geotiff-classes` has one band with
     the index of the most probable label, and a colour for each of up to 255; `geotiff-probabilities` one
-    float32 band for each label. Both name the labels, and windows that were skipped or failed are nodata.
+    float32 band for each label. Tags have the labels, the probe and the model's digest. Windows that were
+    skipped or failed are nodata.
     """
 
     def __init__(self, file: SpoolFile, head: Head, grid: Grid, *, classes: bool) -> None:
@@ -89,6 +90,7 @@ class RasterWriter:
                     dataset.set_band_description(band, name)
                 dataset.update_tags(
                     LABELS=json.dumps(self._labels),
+                    PROBE=self._head.fields["probe"],
                     MODEL_DIGEST=self._head.fields["model"]["digest"],
                     SUMMARY=json.dumps(summary),
                 )

@@ -200,6 +200,7 @@ def test_a_classified_scene_is_a_raster(client: TestClient, stride: int) -> None
     with rasterio.MemoryFile(response.content) as memory, memory.open() as raster:
         classes = raster.read(1)
         assert json.loads(raster.tags()["LABELS"]) == list(PROBES["many"].labels)
+        assert raster.tags()["PROBE"] == "many"
         assert raster.nodata == classes[0, 0] == 255
         assert raster.colorinterp == (ColorInterp.palette,)
         shown = [raster.colormap(1)[index] for index in range(len(PROBES["many"].labels))]
