@@ -6,7 +6,7 @@ import re
 
 from model.bands import BANDS, COMMON_NAMES
 
-LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names the files of Level-1 products
+LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1", re.IGNORECASE)  # how USGS names what is, or is made of, Level 1
 MAX_TEXT = 500  # characters of `bands` or of a file's own text that are read or repeated
 
 # Names of the seven in each convention, lower case, in the order SR_B1..SR_B7.
@@ -52,6 +52,14 @@ def position_of(name: str) -> int | None:
         return NONE_OF_THE_SEVEN
     numbers = set(_NUMBERED.findall(name))
     return int(numbers.pop()) - 1 if len(numbers) == 1 else None
+
+
+def is_level_1(file: str | None) -> bool:
+    """Whether a file is named as one of a Level-1 product, whose numbers are no surface reflectance.
+
+    Collection 1 named surface reflectance for the Level 1 that it was made of: LC08_L1TP_…_sr_band1.tif.
+    """
+    return bool(LEVEL_1.match(file or "")) and "_sr_" not in (file or "").lower()
 
 
 def is_sentinel_2(names: list[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from model.band_names import LEVEL_1
+from model.band_names import is_level_1
 from model.bands import BANDS
 from model.unit_doubts import SENTINEL_2_OFFSET
 
@@ -56,7 +56,7 @@ def _single_band(name: str, source: str | None) -> str:
     here = cut(match[1] if match else name).upper()
     if here in BANDS:
         which = f"This file is {here}; missing are {', '.join(band for band in BANDS if band != here)}. "
-    elif LEVEL_1.match(source or ""):
+    elif is_level_1(source):
         return (
             "This file is of a Level-1 product, whose numbers are no surface reflectance: send Level 2, "
             f"whose files are {BANDS[0]} to {BANDS[-1]}"

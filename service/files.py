@@ -26,9 +26,10 @@ _MAX_NAME = 255  # characters of a file name, as file systems have it
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BAND_SUFFIX = re.compile(r"_SR_B\d\.TIFF?$", re.IGNORECASE)
 DELIVERED = re.compile(r"(?P<product>.+)_(?P<part>SR_B\d|QA_PIXEL)\.TIFF?", re.IGNORECASE)
-# Of a name, whatever stands around it: the last that could be a band.
+# Of a name, whatever stands around it: the last that could be a band. Collection 1 has sr_band1 and, with
+# other flags, pixel_qa.
 _BAND = re.compile(
-    r"(?:.*_)?((?:SR_)?QA_[A-Z]+|ST_(?:B\d+|QA|EMIS|EMSD|ATRAN|CDIST|[DTU]RAD)|(?:SR_)?B\d{1,2})(?=[_.]|$)",
+    r"(?:.*_)?((?:SR_)?QA_[A-Z]+|(?:PIXEL|RADSAT)_QA|BQA|ST_(?:B\d+|QA|EMIS|EMSD|ATRAN|CDIST|[DTU]RAD)|(?:SR_)?B(?:AND)?\d{1,2})(?=[_.]|$)",
     re.IGNORECASE,
 )
 
@@ -161,7 +162,7 @@ def _check_names(delivered: Mapping[str, File]) -> None:
     for name, file in delivered.items():
         source = file.source or ""
         said = _BAND.match(source)
-        if said and said[1].upper() not in (name, name.removeprefix("SR_")):
+        if said and said[1].upper().replace("BAND", "B") not in (name, name.removeprefix("SR_")):
             raise RequestError(
                 "bad-parameter",
                 f"the part {name} has the file {file.source!r}; expected the one named …_{name}.TIF",

@@ -6,14 +6,13 @@ import re
 from contextlib import suppress
 from functools import lru_cache
 
-from model.band_names import PLAIN, normal
+from model.band_names import PLAIN, is_level_1, normal
 from model.metadata import Acquisition, MetadataError, parse_datetime
 from model.tile_errors import TileWarning
 from service.files import File, Source
 from service.parameters import TileParameters
 
 # As USGS names products, and so whoever makes one file of the several that they have.
-_LEVEL_1 = re.compile(r"L[A-Z]\d{2}_L1[A-Z]{2}_", re.IGNORECASE)
 _DAY = re.compile(r"L[COTEM]\d{2}_L\d[A-Z]{2}_\d{6}_(\d{4})(\d\d)(\d\d)_", re.IGNORECASE)
 _NO_COASTAL = re.compile(r"L[TEM]0[1-7]_L[12]", re.IGNORECASE)
 
@@ -50,7 +49,7 @@ def doubts(
         )
     if units != "dn":
         return found
-    if _LEVEL_1.match(name):
+    if is_level_1(name):
         found.append(
             TileWarning(
                 "contradicted-names",

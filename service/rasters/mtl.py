@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import orjson
 
-from model.band_names import LEVEL_1
+from model.band_names import is_level_1
 from model.metadata import Acquisition, MetadataError, parse_datetime
 from model.tile_errors import TileError
 
@@ -94,7 +94,7 @@ def check_product(mtl: Mtl | None, name: str | None) -> None:
             "bad-parameter", f"MTL is of {told}, the bands of {named}; expected the files of one product"
         )
     level = (mtl.level if mtl else None) or ""
-    if level.startswith("L1") or (not level and LEVEL_1.match(name or "")):
+    if level.startswith("L1") or (not level and is_level_1(name)):
         came = (
             f"MTL says that this is {level[:40]}" if level else f"the files are named {(name or '')[:200]!r}"
         )

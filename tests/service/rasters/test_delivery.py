@@ -54,6 +54,18 @@ def test_seven_parts_are_one_raster_with_time_and_place(client: TestClient) -> N
     assert {name: item[name] for name in same} == {name: stacked[name] for name in same}
 
 
+def test_surface_reflectance_of_collection_1_is_named_for_level_1(client: TestClient) -> None:
+    times_10_000 = np.rint((dn_pixels() * 2.75e-5 - 0.2) * 10_000).astype(np.int16)
+    name = "LC08_L1TP_192027_20160802_20170222_01_T1_sr_band{}.tif"
+    files = {
+        part: (name.format(part[-1]), data)
+        for part, (_, data) in deliveries.parts(times_10_000, nodata=-9999).items()
+    }
+    response = send(client, files, units="reflectance_1e4")
+    assert response.status_code == 200, response.text
+    assert response.json()["data"][0]["warnings"] == []
+
+
 def test_the_requests_datetime_wins_and_none_uses_none(client: TestClient) -> None:
     files = deliveries.parts(metadata=deliveries.mtl("xml"))
     item = send(client, files, datetime="2019-01-01").json()["data"][0]

@@ -84,6 +84,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str]]] = {
             ("SR_B7", "SR_B6.tif"),
             ("SR_B7", f"{PRODUCT}_SR_B6_clip.TIF"),
             ("QA_PIXEL", f"{PRODUCT}_QA_RADSAT.TIF"),
+            ("QA_PIXEL", "LC08_L1TP_192027_20160802_20170222_01_T1_pixel_qa.tif"),  # its bits are others
+            ("SR_B7", "LC08_L1TP_192027_20160802_20170222_01_T1_sr_band6.tif"),
         )
     },
     "a file of Level 1 among the others": (
