@@ -181,7 +181,7 @@ def fit(dn: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], mode: str | No
             raise TileError(
                 "empty-tile",
                 f"{np.count_nonzero(valid) / valid.size:.1%} of the {width} x {height} px are valid, but "
-                f"each of the {TILE_SIZE} x {TILE_SIZE} that fit=resize makes of them has a missing one in; "
+                f"each of the {TILE_SIZE} x {TILE_SIZE} that fit=resize makes of them reaches a missing one; "
                 "send fit=crop or fit=grid, which leave pixels as they are, or fill the gaps before",
             )
         return Tile(small, still_valid, float(still_valid.mean()), Window(0, 0, height, width))
