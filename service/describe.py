@@ -95,6 +95,7 @@ class Said:
             self.acquisition, acquired, day(self.source), self.parameters, header, description.warnings
         )
         description.warnings += orientation(header)
+        description.warnings += _further_pages(header.pages)
         description.warnings += nodata.warning(self.parameters.nodata, header.dtype)
         description.warnings += doubts(self.source, header.descriptions, self.parameters, units)
         return description
@@ -163,6 +164,17 @@ class Description:
             "warnings": [{"code": w.code, "message": w.message} for w in warnings],
         }
         return PreparedTile(fields, filled, encoding)
+
+
+def _further_pages(pages: int) -> list[TileWarning]:
+    if pages == 1:
+        return []
+    return [
+        TileWarning(
+            "further-pages",
+            f"the file has {pages} pages, of which the first was read; expected a file for each",
+        )
+    ]
 
 
 def _of_bundle(bundle: Bundle, sources: dict[str, str]) -> list[TileWarning]:

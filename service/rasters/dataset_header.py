@@ -106,6 +106,7 @@ def read(dataset: DatasetReader) -> Header:
         by_points=place is None and bool(dataset.gcps[0] or dataset.rpcs),
         alpha=dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha,
         acquired=_tag(dataset, ACQUIRED),
+        pages=max(1, len(dataset.subdatasets)),
     )
 
 

@@ -49,6 +49,7 @@ class OpenRaster:
                 self._readers = [self._reader(source, limits, whole)]
                 self.header = self._readers[0].header
                 self._quality_band = quality.band(self.header.descriptions)
+                _check_pages(self.header)
             else:
                 self._open_delivery(source, limits, whole)
         except BaseException:
@@ -160,6 +161,17 @@ def _unhidden(reader: Reader, window: PixelWindow | None, bands: tuple[int, ...]
         pixels, alpha = pixels[:-1], pixels[-1]
         pixels[:, find_missing(alpha, None)] = 0
     return pixels
+
+
+def _check_pages(header: Header) -> None:
+    """Refuses a file with a page for each band, as tifffile writes an array: only the first is read."""
+    if header.pages > 1 and header.count < len(BANDS):
+        raise TileError(
+            "wrong-band-count",
+            f"the file has {header.pages} pages, the first with {header.count} of the bands; expected all "
+            "seven in one page, as rasterio and GDAL write them, and tifffile with planarconfig='separate', "
+            "photometric='minisblack'",
+        )
 
 
 def _check_same(name: str, header: Header, first: Header, *, pixels: bool = True) -> None:

@@ -42,7 +42,8 @@ class Header:
     `nodata` is the declared value, or the request's instead. `tag_datetime` is TIFFTAG_DATETIME as text,
     usually the time of writing. `by_points` says that ground control points or RPCs alone place it; these are
     not resolved. `alpha` says that the last band calls itself alpha. `acquired` is the tag
-    ACQUISITION_DATETIME as text, which nobody writes for anything else.
+    ACQUISITION_DATETIME as text, which nobody writes for anything else. `pages` are the pictures in the file,
+    of which this is the first; masks and overviews are none.
     """
 
     count: int
@@ -58,6 +59,7 @@ class Header:
     by_points: bool = field(default=False, kw_only=True)
     alpha: bool = field(default=False, kw_only=True)
     acquired: str | None = field(default=None, kw_only=True)
+    pages: int = field(default=1, kw_only=True)
 
     @property
     def crs(self) -> str | None:
