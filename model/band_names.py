@@ -30,8 +30,21 @@ _SYNONYMS = {
 _NUMBERED = re.compile(r"(?<![a-z0-9])(?:sr_?)?b(?:and)?_?0?(\d)(?![a-z0-9])")
 # Words of bands that are no surface reflectance.
 _FOREIGN = re.compile(
-    r"(?<![a-z0-9])(?:qa|st|radsat|alpha|mask|fmask|ndvi|evi2?|savi|msavi|ndwi|ndmi|nbr2?|dem|elevation|slope|aspect)"
-    r"(?![a-z0-9])"
+    r"(?<![a-z0-9])(?:qa|st|radsat|alpha|mask|fmask|ndvi|evi2?|savi|msavi|ndwi|ndmi|nbr2?|dem|elevation|slope|aspect|"
+    r"red_?edge_?\d?|cirrus|panchromatic|thermal|tirs\d?|lst|vcid)(?![a-z0-9])"
+)
+# What a name without a number calls its band, as `nbart_blue` or `blue_median`: of each of the seven.
+_CALLED = tuple(
+    re.compile(rf"(?<![a-z])(?:{words})(?![a-z0-9])")
+    for words in (
+        "coastal|aerosols?|ultra_blue",
+        "(?<!coastal_)(?<!ultra_)blue",
+        "green",
+        "(?<!infra_)red",
+        "nir(?:08)?|near_infra_?red",
+        "(?:swir|short_?wave_infra_?red)_?(?:1|16)",
+        "(?:swir|short_?wave_infra_?red)_?(?:2|22)",
+    )
 )
 NONE_OF_THE_SEVEN = -1
 
@@ -50,8 +63,10 @@ def position_of(name: str) -> int | None:
             return convention.index(name)
     if _FOREIGN.search(name):
         return NONE_OF_THE_SEVEN
-    numbers = set(_NUMBERED.findall(name))
-    return int(numbers.pop()) - 1 if len(numbers) == 1 else None
+    if numbers := set(_NUMBERED.findall(name)):
+        return int(numbers.pop()) - 1 if len(numbers) == 1 else None
+    called = [position for position, words in enumerate(_CALLED) if words.search(name)]
+    return called[0] if len(called) == 1 else None
 
 
 def is_level_1(file: str | None) -> bool:

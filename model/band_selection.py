@@ -188,6 +188,8 @@ def _check_order(names: list[str]) -> None:
     known = [position_of(name) for name in names]
     if all(position in (None, index) for index, position in enumerate(known)):
         return
+    if len(set(known)) == 1 and known[0] != NONE_OF_THE_SEVEN:  # a word that stands in all, as in blue_nile_1
+        return
     if sorted(position for position in known if position is not None) == list(range(NUM_BANDS)):
         order = ",".join(str(known.index(position) + 1) for position in range(NUM_BANDS))
         hint = f"By their names, send bands={order}"

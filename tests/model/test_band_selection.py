@@ -177,6 +177,18 @@ def test_some_names_missing_are_listed():
         ([f"Band {n}" for n in "7654321"], "7,6,5,4,3,2,1"),
         ([f"Band {n}" for n in "2345678"], None),
         ([None, None, None, None, None, None, "QA_PIXEL"], None),
+        ([f"nbart_{name}" for name in (*COMMON[1:], "coastal_aerosol")], "7,1,2,3,4,5,6"),
+        (
+            [f"{name} (median)" for name in ("Red", "Green", "Blue", "NIR", "SWIR 1", "SWIR 2", "Coastal")],
+            "7,3,2,1,4,5,6",
+        ),
+        (
+            ["Near infrared", "Red", "Ultra blue", "Shortwave infrared 1", "Green", "Blue", "SWIR2"],
+            "3,6,5,2,1,4,7",
+        ),
+        (["blue (0.48)", "green", "red", "nir", "swir1", "swir2", "temperature"], None),
+        ([*(f"B{n}" for n in range(1, 6)), "B6_VCID_1", "B7"], None),  # ETM+, which has thermal there
+        ([None, None, None, None, "median red edge 2", None, None], None),
         (["ndvi", None, None, None, None, None, None], None),
     ],
 )
@@ -198,6 +210,28 @@ def test_other_spellings_in_order_are_fine(spelling):
 
 def test_synonyms_in_order_are_fine():
     assert select_bands(7, ["coastal", "blue", "green", "red", "nir", "swir1", "swir2"]) == FIRST_SEVEN
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"nbart_{name}" for name in ("coastal_aerosol", "blue", "green", "red", "nir", "swir_1", "swir_2")],
+        [
+            "Ultra blue",
+            "Blue",
+            "Green",
+            "Red",
+            "Near infra-red",
+            "Short-wave infrared 1",
+            "Shortwave infrared 2",
+        ],
+        [f"blue_nile_{n}" for n in range(1, 8)],  # a word that is in all says nothing
+        [f"red_river_SR_B{n}" for n in range(1, 8)],
+        ["0.443", "0.482", "0.561", "0.655", "0.865", "1.609", "2.201"],
+    ],
+)
+def test_names_that_say_no_other_order(names):
+    assert select_bands(7, names) == FIRST_SEVEN
 
 
 def test_bands_as_asked():
