@@ -17,7 +17,7 @@ from service.formats.parquet import label_columns
 
 
 class ParquetMerger:
-    """Rows of all answers under the first one's schema; what the file says of itself is made of all."""
+    """Rows of all answers under the schema with most columns; what the file says of itself is made of all."""
 
     wire_format = "parquet"
 
@@ -45,11 +45,14 @@ class ParquetMerger:
 
     def finish(self) -> bytes:
         """See `Merger.finish`."""
-        schema = next(table.schema for table in self._tables if isinstance(table, pa.Table))
+        # Replicas of another version may have other columns.
+        schemas = [table.schema for table in self._tables if isinstance(table, pa.Table)]
+        schema = max(schemas, key=lambda schema: len(schema.names))
         buffer = io.BytesIO()
         with parquet.ParquetWriter(buffer, schema, compression="zstd", store_schema=True) as writer:
             for table in self._tables:
-                writer.write_table(table if isinstance(table, pa.Table) else _failed_rows(table, schema))
+                rows = table if isinstance(table, pa.Table) else _failed_rows(table, schema)
+                writer.write_table(_with(rows, schema))
             landmoe = self._landmoe | {"summary": self._summary}
             writer.add_key_value_metadata(
                 self._metadata
@@ -110,6 +113,17 @@ def _errors(table: pa.Table, indices: Sequence[int]) -> list[Item]:
         for index, tile_id, text in rows
         if text is not None
     ]
+
+
+def _with(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with exactly the columns of a schema; null where it has none."""
+    if table.schema.equals(schema):
+        return table
+    names = set(table.schema.names)
+    columns = [
+        table[field.name] if field.name in names else pa.nulls(len(table), field.type) for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _failed_rows(items: Sequence[Item], schema: pa.Schema) -> pa.Table:

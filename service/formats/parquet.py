@@ -24,12 +24,15 @@ _NUMBERS_PER_GROUP = 2_000_000
 # Columns that say the same in many rows. Dictionaries of all others would take 24 MB while a group is
 # written, and more than half as much again in the file.
 _REPETITIVE = ["probe", "selected.list.element", "source", "crs", "units", "warnings.list.element", "error"]
+_REPETITIVE += [f"metadata_source.{name}" for name in ("datetime", "hour", "location")]
 EMB_VERSION = "0.0.1"  # of the `emb` key, as the survey of geo-embeddings (cloudnativegeo) describes it
 
 # Arrow's own allocator, mimalloc, keeps some 60 MB that it had; the C library gives them back (allocator.py).
 pa.set_memory_pool(pa.system_memory_pool())
 
 _BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+# Without it a date whose hour is unknown could not be told from midnight.
+_SOURCES = pa.struct([(name, pa.string()) for name in ("datetime", "hour", "location")])
 _FIELDS: list[tuple[str, Any]] = [
     ("id", pa.string()),
     ("index", pa.int32()),
@@ -47,6 +50,7 @@ _AFTER: list[tuple[str, Any]] = [
     ("source", pa.string()),
     ("crs", pa.string()),
     ("units", pa.string()),
+    ("metadata_source", _SOURCES),
     ("warnings", pa.list_(pa.string())),
     ("error", pa.string()),
 ]

@@ -216,6 +216,20 @@ def test_parquet_opens_in_geopandas(client: TestClient, expected: list[np.ndarra
     assert geo["columns"]["geometry"]["bbox"] == pytest.approx(list(bounds))
 
 
+def test_parquet_tells_a_day_from_its_midnight(client: TestClient) -> None:
+    times = ["2020-08-02", "2020-08-02T00:00:00Z", ""]
+    files = [geotiff(crs=None)] * 3
+    table = pq.read_table(io.BytesIO(send(client, files, format="parquet", datetime=times).content))
+    assert [found and found.isoformat() for found in table["datetime"].to_pylist()] == [
+        "2020-08-02T00:00:00+00:00", "2020-08-02T00:00:00+00:00", None,
+    ]  # fmt: skip
+    assert table["metadata_source"].to_pylist() == [
+        {"datetime": "request", "hour": "missing", "location": "missing"},
+        {"datetime": "request", "hour": "request", "location": "missing"},
+        {"datetime": "missing", "hour": "missing", "location": "missing"},
+    ]
+
+
 @pytest.mark.parametrize("pooling", ["tokens", "patch_mean_std"])
 def test_parquet_of_larger_results(client: TestClient, pooling: str) -> None:
     table = pq.read_table(io.BytesIO(send(client, GOOD[:1], format="parquet", pooling=pooling).content))

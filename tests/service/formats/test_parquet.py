@@ -14,6 +14,7 @@ from service.formats import Head
 from service.formats.parquet import ParquetWriter
 from service.http.spool import Spool
 
+SAID = {"metadata_source": {"datetime": "request", "hour": "missing", "location": "file"}}
 MODEL = {"name": "m", "version": "1", "digest": "0" * 64}
 
 
@@ -27,7 +28,11 @@ def written(items: int, shape: tuple[int, ...]) -> pq.ParquetFile:
         item: dict[str, Any] = {"index": 0, "id": f"0_r{n}_c0", "row": n, "col": 0, "embedding": values}
         item["footprint"] = {"type": "Polygon", "coordinates": [corners]}
         writer.add(
-            [item | {"crs": "EPSG:32633", "units": "dn", "source": "a.tif", "warnings": [{"code": "w"}]}]
+            [
+                item
+                | {"crs": "EPSG:32633", "units": "dn", "source": "a.tif", "warnings": [{"code": "w"}]}
+                | SAID
+            ]
         )
     writer.finish({})
     return pq.ParquetFile(io.BytesIO(file.getvalue()))
@@ -45,7 +50,8 @@ def test_what_repeats_has_dictionaries_and_numbers_have_none() -> None:
     group = written(300, (144,)).metadata.row_group(0)
     columns = [group.column(n) for n in range(group.num_columns)]
     with_dictionary = {c.path_in_schema for c in columns if c.has_dictionary_page}
-    assert with_dictionary == {"source", "crs", "units", "warnings.list.element", "error"}
+    said = {f"metadata_source.{name}" for name in SAID["metadata_source"]}
+    assert with_dictionary == {"source", "crs", "units", "warnings.list.element", "error", *said}
 
 
 def test_a_group_takes_little_more_than_itself() -> None:
