@@ -209,11 +209,13 @@ def _sample(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArr
 
 def _look_like_dn(values: npt.NDArray[Any]) -> bool:
     """Whether the median of each band is at least 5,500: counted, which is far cheaper than finding it."""
-    above = (values >= MIN_MEDIAN_DN).sum(axis=1)
-    size = values.shape[1]
+    above = values >= MIN_MEDIAN_DN
+    if above.all():
+        return True
+    half = values.shape[1] / 2
     return all(
-        2 * int(n) > size or (2 * int(n) == size and float(np.median(band)) >= MIN_MEDIAN_DN)
-        for n, band in zip(above, values, strict=True)
+        n > half or (n == half and float(np.median(band)) >= MIN_MEDIAN_DN)
+        for n, band in zip(above.sum(axis=1), values, strict=True)
     )
 
 
