@@ -21,6 +21,9 @@ from service.batching.tile_queue import TileQueue, Waiting
 from service.engine import Engine
 from service.errors import UnavailableError
 
+# Clients in turn find the engine idle now and then, but a run with all threads would be in the others' way.
+_APART_S = 0.1
+
 
 class Batcher:
     """A bounded queue of tiles and the workers that empty it.
@@ -64,6 +67,7 @@ class Batcher:
             computed=self._gate.measure,
             changed=self._gate.tell,
         )
+        self._met = -math.inf  # when a tile last found another under way (the event loop's clock)
         self.leaving = False  # told to stop; tiles may still be taken
         self._draining = False
 
@@ -142,7 +146,7 @@ class Batcher:
         admission = current.get() or self.admit(len(tiles))
         loop = asyncio.get_running_loop()
         admission.use(len(tiles))
-        alone = not (self._feeder.busy or len(self._queue) or self._gate.preparing)
+        alone = self._alone(loop.time())
         waiting = [Waiting(dn, encoding, output, loop.create_future(), alone) for dn, encoding in tiles]
         if on_result is not None:
             for index, tile in enumerate(waiting):
@@ -173,6 +177,12 @@ class Batcher:
         """Takes no more tiles, finishes those waiting, and ends the workers, also when it is cancelled."""
         self.leaving = self._draining = True
         await self._feeder.drain()
+
+    def _alone(self, now: float) -> bool:
+        """Whether a tile that comes now has the engine to itself, and will probably keep it."""
+        if self._feeder.busy or len(self._queue) or self._gate.preparing:
+            self._met = now
+        return now - self._met > _APART_S
 
     def _check_open(self) -> None:
         if self._draining or not self._feeder.feeding:

@@ -255,3 +255,24 @@ def test_results_are_arrays_of_their_own() -> None:
         assert np.array_equal(results[0], again.values)
 
     run(body)
+
+
+def test_clients_in_turn_do_not_get_all_threads_where_one_after_another_does() -> None:
+    async def body(batcher: Batcher, engine: FakeEngine) -> None:
+        for seed in range(3):  # one client
+            values(await batcher.submit([tile(seed)], "mean"))
+        assert engine.alone == [True] * 3
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.submit([tile(3)], "mean"))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(batcher.submit([tile(4)], "mean"))  # another
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await asyncio.gather(first, second)
+        values(await batcher.submit([tile(5)], "mean"))  # the engine is idle, but the other will soon be back
+        assert engine.alone[3:] == [True, False, False]
+        await asyncio.sleep(0.3)
+        values(await batcher.submit([tile(6)], "mean"))  # it was not
+        assert engine.alone[6:] == [True]
+
+    run(body, engine=FakeEngine(concurrency=2))
