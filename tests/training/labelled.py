@@ -15,7 +15,7 @@ GROUND: Mapping[str, tuple[tuple[int, ...], int]] = {
     "field": ((4, 5), 9_000),
     "forest": ((4,), 5_000),
     "Öde Fläche": ((0, 1, 2), 12_000),
-    "water": ((4, 5, 6), -7_500),
+    "water": ((4, 5, 6), -4_500),
 }
 
 
