@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from sklearn.decomposition import PCA
 
 from model import metadata
@@ -37,7 +38,10 @@ def draw(found: Checkpoint, scene: Path, when: str = "", stride: int = STRIDE) -
     Raises:
         EvaluationError: the scene or its time cannot be read, or it has fewer than `MIN_WINDOWS` windows.
     """
-    source = SourceConfig(name="scene", path=scene, kind="scene", stride=stride, when=when or None)
+    try:
+        source = SourceConfig(name="scene", path=scene, kind="scene", stride=stride, when=when or None)
+    except ValidationError as error:
+        raise EvaluationError(f"--scene-time: {error.errors()[0]['ctx']['error']}") from error
     samples = _windows(source)
     shown, (height, width) = geotiffs.read_thinned(source, SIDE)
     colours = directions(_embedded(found, samples))

@@ -88,5 +88,5 @@ def test_a_scene_that_is_too_small_is_refused(
 
 
 def test_a_time_that_is_none_is_refused(found: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="yesterday"):
+    with pytest.raises(EvaluationError, match=r"^--scene-time: datetime 'yesterday' cannot be read"):
         scene_picture.draw(found, scene(tmp_path / "scene.tif", halves(160, 240)), "yesterday")
