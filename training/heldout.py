@@ -108,6 +108,15 @@ def read(data: Path, preprocessing: Preprocessing, splits: Sequence[str] = ("tes
     return _npz(files, preprocessing)
 
 
+def of_scene(
+    pixels: NDArray[np.uint16], encodings: Sequence[NDArray[np.float32]], preprocessing: Preprocessing
+) -> Tiles:
+    """Windows of a scene, DN (N, 7, S, S) and N encodings (4, 2); unknown whether pretraining saw them."""
+    rows = np.arange(len(pixels))
+    columns: dict[str, NDArray[Any]] = {"encodings": np.stack(encodings), "place": rows}
+    return Tiles(columns, (pixels,), np.zeros_like(rows), rows, preprocessing, seen=None)
+
+
 def _packed(data: Path, preprocessing: Preprocessing, splits: Sequence[str]) -> Tiles:
     packed = shards.open_packed(data)
     packed.check_hours(preprocessing.hour_convention)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from model import metadata
 from model.metadata import MetadataError
-from training import landcover
+from training import heldout, landcover
 from training.frozen import Frozen
 from training.heldout import EvaluationError, Tiles
 from training.landcover import Cover, Windows
@@ -58,6 +54,4 @@ def _as_tiles(windows: Windows, when: str, found: Frozen) -> Tiles:
     encoded = [
         metadata.encode(acquired, float(a), float(b), hour_convention=convention) for a, b in positions
     ]
-    rows = np.arange(len(windows.dn))
-    columns: dict[str, NDArray[Any]] = {"encodings": np.stack(encoded), "place": rows}
-    return Tiles(columns, (windows.dn,), np.zeros_like(rows), rows, found.preprocessing, seen=None)
+    return heldout.of_scene(windows.dn, encoded, found.preprocessing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,10 +13,10 @@ from sklearn.decomposition import PCA
 from model import metadata
 from model.checkpoint import Checkpoint
 from model.tiles import TILE_SIZE as SIZE
-from training import geotiffs, stretch
+from training import geotiffs, heldout, stretch
 from training.charts import figure
 from training.embeddings import embed
-from training.heldout import EvaluationError, Tiles
+from training.heldout import EvaluationError
 from training.sources import Sample, SourceConfig
 
 STRIDE = 20  # px between windows: half of a tile, so that what a window shows is finer than a tile
@@ -95,8 +94,5 @@ def _windows(source: SourceConfig) -> list[Sample]:
 def _embedded(found: Checkpoint, samples: list[Sample]) -> NDArray[np.float32]:
     convention = found.preprocessing.hour_convention
     encoded = [metadata.encode(s.when, s.lat, s.lon, hour_convention=convention) for s in samples]
-    rows = np.arange(len(samples))
-    columns: dict[str, NDArray[Any]] = {"encodings": np.stack(encoded), "place": rows}
-    pixels = np.stack([s.dn for s in samples])
-    tiles = Tiles(columns, (pixels,), np.zeros_like(rows), rows, found.preprocessing, seen=None)
-    return embed(found.model.encoder, tiles.dn(), columns["encodings"], ("mean",))["mean"]
+    tiles = heldout.of_scene(np.stack([s.dn for s in samples]), encoded, found.preprocessing)
+    return embed(found.model.encoder, tiles.dn(), tiles["encodings"], ("mean",))["mean"]
