@@ -1,14 +1,18 @@
 """`landmoe serve` with an engine that can be hurt: SIGUSR1 kills one of its workers, SIGUSR2 makes one hang.
 
+It computes nothing while the file is there that HELD_WHILE names, if it is set.
+
 Run as `python -m tests.service.faulty_server`; LANDMOE_ variables set everything, the port is any free one.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +34,7 @@ class FaultyEngine:
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
         self.chunk_size = engine.chunk_size
         self.kill = self.hang = False
+        self._held_while = Path(held) if (held := os.environ.get("HELD_WHILE")) else None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)  # whatever else an engine has
@@ -48,6 +53,8 @@ class FaultyEngine:
         if self.hang:
             self.hang = False
             threading.Event().wait()
+        while self._held_while is not None and self._held_while.exists():
+            time.sleep(0.005)
         return self._engine.run(dn, metadata, outputs, alone=alone)
 
     def restart(self) -> None:

@@ -34,12 +34,12 @@ def told(name: str, account: Account, **more: object) -> None:
     print(f"\n{name}: {json.dumps({**account.summary(), **more})}")
 
 
-def metric(server: ServerProcess, name: str) -> float:
-    """The sum of a metric over its labels."""
+def metric(server: ServerProcess, name: str, **labels: str) -> float:
+    """The sum of a metric over all labels but those given."""
     text = httpx.get(f"{server.url}/metrics").text
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == name
+        if sample.name == name and labels.items() <= sample.labels.items()
     )
