@@ -111,6 +111,9 @@ def precisions(
         Path | None, typer.Option("-o", "--output", dir_okay=False, help="File for the figures, JSON.")
     ] = None,
     split: SplitOption = None,
+    kernels: Annotated[
+        bool, typer.Option(help="bf16 in landmoe's kernels where this CPU runs them; else in OpenVINO.")
+    ] = True,
     threads: ThreadsOption = None,
 ) -> None:
     """Say what precision=fast costs on this CPU: embeddings and probe scores in bf16 beside those in fp32."""
@@ -122,7 +125,8 @@ def precisions(
 
     with reported():
         limit_threads(threads)
-        result = compare(bundles.load(bundle), data, tuple(split or ["test"]))
+        result = compare(bundles.load(bundle), data, tuple(split or ["test"]), kernels=kernels)
+        typer.echo(f"bf16 by: {result['fast']}")
         for line in lines(result):
             typer.echo(line)
         if output is not None:

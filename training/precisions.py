@@ -56,12 +56,21 @@ class Exact:
         return values
 
 
-def compare(bundle: Bundle, data: Path, splits: Sequence[str] = ("test",)) -> dict[str, Any]:
+def compare(
+    bundle: Bundle, data: Path, splits: Sequence[str] = ("test",), *, kernels: bool = True
+) -> dict[str, Any]:
     """Measures both precisions of a bundle on the same tiles, in as many threads as PyTorch may use.
 
+    Args:
+        bundle: whose encoder runs.
+        data: a packed set, or a folder of .npz sets.
+        splits: of a packed set.
+        kernels: whether bf16 is our kernels' where this CPU runs them; else OpenVINO's.
+
     Returns:
-        JSON-ready: `tiles`, `cosine` (for each pooling `least`, `worst_1_percent`, `mean`, and the share
-        `below` its `bound`), and `tasks` with `exact`, `fast` and their `difference` for every score.
+        JSON-ready: `fast` (what ran it), `tiles`, `cosine` (for each pooling `least`, `worst_1_percent`,
+        `mean`, and the share `below` its `bound`), and `tasks` with `exact`, `fast` and
+        their `difference` for every score.
 
     Raises:
         EvaluationError: bf16 cannot be had here.
@@ -69,14 +78,18 @@ def compare(bundle: Bundle, data: Path, splits: Sequence[str] = ("test",)) -> di
     """
     content, threads = bundle.encoder_path().read_bytes(), torch.get_num_threads()
     fast: Runs
-    if (without := native.unusable("bf16")) is None:
+    without = native.unusable("bf16") if kernels else "kernels are not asked for"
+    if without is None:
         encoder = NativeEncoder(content, bundle.config, "bf16")
         fast = NativeSession(encoder, chunk=BATCH, threads=threads)
     elif (reason := openvino_session.unusable()) is None:
         fast = OpenVinoSession(content, threads=threads, streams=1, fixed=BATCH)
     else:
         raise EvaluationError(f"precision 'fast' on this CPU: {without}, and {reason}")
-    return compare_encoders(Exact(content), fast, read(data, bundle.preprocessing, splits))
+    runtime = "kernels" if without is None else "OpenVINO"
+    return {"fast": runtime} | compare_encoders(
+        Exact(content), fast, read(data, bundle.preprocessing, splits)
+    )
 
 
 def compare_encoders(exact: Runs, fast: Runs, tiles: Tiles) -> dict[str, Any]:

@@ -102,23 +102,31 @@ def test_the_exact_encoder_has_the_threads_that_were_asked_for(monkeypatch: pyte
     assert encoder._session.get_session_options().intra_op_num_threads == 3
 
 
+@pytest.mark.parametrize(("kernels", "runtime"), [(True, "kernels"), (False, "OpenVINO")])
 def test_both_encoders_share_the_threads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiles: Tiles
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiles: Tiles, kernels: bool, runtime: str
 ) -> None:
-    asked: list[int] = []
+    asked: list[tuple[str, int]] = []
 
     def session(encoder: object, *, chunk: int, threads: int) -> Bands:
-        asked.append(threads)
+        asked.append(("kernels", threads))
+        return Bands(1e-6)
+
+    def openvino(content: bytes, *, threads: int, streams: int, fixed: int) -> Bands:
+        asked.append(("OpenVINO", threads))
         return Bands(1e-6)
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(native, "unusable", lambda numbers: None)
+    monkeypatch.setattr(openvino_session, "unusable", lambda: None)
     monkeypatch.setattr(precisions, "Exact", lambda _: Bands(1e-6))
     monkeypatch.setattr(precisions, "NativeEncoder", lambda *_: None)
     monkeypatch.setattr(precisions, "NativeSession", session)
+    monkeypatch.setattr(precisions, "OpenVinoSession", openvino)
     monkeypatch.setattr(precisions, "read", lambda *_: tiles)
-    assert compare(bundles.load(), tmp_path)["tiles"] == 60
-    assert asked == [3]
+    result = compare(bundles.load(), tmp_path, kernels=kernels)
+    assert (result["tiles"], result["fast"]) == (60, runtime)
+    assert asked == [(runtime, 3)]
 
 
 def test_without_bf16_it_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
