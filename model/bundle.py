@@ -10,6 +10,7 @@ The digest of a bundle is the SHA-256 of bundle.json in canonical form, so it na
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from model import hub, manifest
 from model.config import PREPROCESSING_VERSION, ConfigError, ModelConfig, Preprocessing
 from model.manifest import CARD, MANIFEST, BundleError
+from model.outputs import shapes
 from model.probe import LinearProbe, ProbeError, load_probe
 
 __all__ = ["DEFAULT", "Bundle", "BundleError", "load"]
@@ -75,8 +77,7 @@ class Bundle:
 
     def check_fits(self, name: str, probe: LinearProbe) -> None:
         """Raises BundleError, with this name, if a probe does not fit the embedding size."""
-        factor = {"tokens": self.config.num_tokens, "patch_mean_std": 2}.get(probe.pooling, 1)
-        if probe.dim != (expected := factor * self.config.embed_dim):
+        if probe.dim != (expected := math.prod(shapes(self.config)[probe.pooling])):
             raise BundleError(
                 f"probe {name} of {self.path} reads {probe.dim} values of {probe.pooling}; "
                 f"the encoder gives {expected}"

@@ -13,6 +13,7 @@ HourConvention = Literal["full", "first_digit"]
 
 NUM_METADATA_TOKENS = 4  # week, hour, latitude, longitude
 NUM_EXTRA_TOKENS = NUM_METADATA_TOKENS + 1  # and cls, before the patches
+CLS_TOKEN = NUM_METADATA_TOKENS  # where cls stands among them
 
 # Raised whenever the same file and parameters would be prepared into other pixels or encodings,
 # so that cached results of the older rules are not served.

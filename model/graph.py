@@ -19,15 +19,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS
+from model.config import CLS_TOKEN, NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS
 from model.fused import FusedEncoder, FusedLayer
 from model.graph_attention import attention
-from model.graph_experts import ROUTING, experts, routing
+from model.graph_experts import experts, routing
 from model.graph_nodes import GraphNodes
+from model.outputs import ROUTING, shapes
 
 OPSET = 20  # LayerNormalization and axes as inputs; read by every runtime of the last years
 IR_VERSION = 10
-OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
 
 
 def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
@@ -52,16 +52,8 @@ def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
         x = _layer(g, f"layer.{i}", x, fused, layer)
     g.node("Reshape", [x, g.shape(-1, cfg.num_tokens, cfg.embed_dim)], "tokens", "tokens")
     _poolings(g, cfg.num_tokens)
-    most = routing(g, fused)
-    B, C, S, m = "B", cfg.in_channels, cfg.image_size, cfg.embed_dim
-    shapes: dict[str, list[str | int]] = {
-        "mean": [B, m],
-        "cls": [B, m],
-        "patch_mean": [B, m],
-        "patch_mean_std": [B, 2 * m],
-        "tokens": [B, cfg.num_tokens, m],
-        ROUTING: [B, cfg.depth, most],
-    }
+    routing(g, fused)
+    B, C, S = "B", cfg.in_channels, cfg.image_size
     graph = helper.make_graph(
         g.nodes,
         "landmoe_encoder",
@@ -69,7 +61,10 @@ def to_onnx(fused: FusedEncoder, *, half: bool = False) -> onnx.ModelProto:
             helper.make_tensor_value_info("dn", TensorProto.UINT16, [B, C, S, S]),
             helper.make_tensor_value_info("metadata", TensorProto.FLOAT, [B, NUM_METADATA_TOKENS, 2]),
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [B, *shape])
+            for name, shape in (shapes(cfg) | {ROUTING: (cfg.depth, max(cfg.num_experts))}).items()
+        ],
         initializer=[numpy_helper.from_array(value, name) for name, value in g.constants.items()],
     )
     model = helper.make_model(
@@ -139,7 +134,7 @@ def _poolings(g: GraphNodes, tokens: int) -> None:
     axis = g.axis(1)
     g.node("Squeeze", [of_all, axis], "mean")
     g.node("Squeeze", [of_patches, axis], "patch_mean")
-    g.node("Gather", ["tokens", g.constant("cls.index", np.array(NUM_EXTRA_TOKENS - 1))], "cls", axis=1)
+    g.node("Gather", ["tokens", g.constant("cls.index", np.array(CLS_TOKEN))], "cls", axis=1)
     deviation = g.node("Sub", ["tokens", of_patches], "pool.deviation")
     square = g.node("Mul", [deviation, deviation], "pool.square")
     variance = g.node("MatMul", [g.constant("pool.patch_row", rows[1:]), square], "pool.variance")

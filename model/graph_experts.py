@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from model.fused import FusedEncoder, FusedLayer, Product
 from model.graph_nodes import GraphNodes
+from model.outputs import ROUTING
 
-ROUTING = "routing"
 CHOSEN = "routing.chosen"  # inside: 1 where a token's gate chose an expert, fp32 [B N, experts of all layers]
 MASKED = np.float32(-1e30)  # below every logit; finite, because infinities slow some kernels down
 
@@ -100,8 +100,8 @@ def _gates(g: GraphNodes, name: str, logits: str, experts: int, top_k: int) -> s
     return g.node("Softmax", [kept], f"{name}.gates", axis=-1)
 
 
-def routing(g: GraphNodes, fused: FusedEncoder) -> int:
-    """How often the gates chose each expert, from those of all layers at once; returns the most experts.
+def routing(g: GraphNodes, fused: FusedEncoder) -> None:
+    """How often the gates chose each expert, from those of all layers at once.
 
     Whole numbers, exact in any order of summation.
     """
@@ -123,7 +123,6 @@ def routing(g: GraphNodes, fused: FusedEncoder) -> int:
     by_layer = g.node("Gather", [counts, g.constant("routing.columns", columns)], "routing.by_layer", axis=1)
     choice = g.constant("routing.choice", np.array(1 / (cfg.top_k * cfg.num_tokens), np.float32))
     g.node("Mul", [by_layer, choice], ROUTING)
-    return most
 
 
 def _chosen(g: GraphNodes, names: list[str], experts: list[int], top_k: int) -> str:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import NUM_EXTRA_TOKENS, ModelConfig, Preprocessing
+from model.config import CLS_TOKEN, NUM_EXTRA_TOKENS, ModelConfig, Preprocessing
 from model.kriging import kriged
 from model.layers import Block
+from model.outputs import Pooling
 from model.targets import Frame, Targets, visible_frame
 
 MASK_RATIO = 0.75
@@ -97,6 +98,20 @@ class Encoder(nn.Module):
             auxiliary = auxiliary + routing.auxiliary_loss
             gates.append(routing.gates)
         return Encoded(x, self.norm(x), auxiliary, gates)
+
+
+def pooled(tokens: Tensor, pooling: Pooling) -> Tensor:
+    """Tokens [B, N, m] before the final LayerNorm → the embedding, of the shape that `outputs.shapes` has."""
+    patches = tokens[:, NUM_EXTRA_TOKENS:]
+    if pooling == "mean":
+        return tokens.mean(1)
+    if pooling == "cls":
+        return tokens[:, CLS_TOKEN]
+    if pooling == "patch_mean":
+        return patches.mean(1)
+    if pooling == "patch_mean_std":
+        return torch.cat([patches.mean(1), patches.std(1, unbiased=False)], dim=1)
+    return tokens
 
 
 class Reconstruction(NamedTuple):

@@ -22,9 +22,10 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from model.config import NUM_EXTRA_TOKENS, NUM_METADATA_TOKENS, ModelConfig
+from model.config import NUM_METADATA_TOKENS, ModelConfig
 from model.layers import Block
-from model.moe_mae import Encoder
+from model.moe_mae import Encoder, pooled
+from model.outputs import POOLINGS
 
 PROVIDER = "CPUExecutionProvider"
 TOLERANCE = 1e-5  # of a tile's largest token value
@@ -190,16 +191,8 @@ def _reference(
     finally:
         for hook in hooks:
             hook.remove()
-    patches = tokens[:, NUM_EXTRA_TOKENS:]
-    outputs = {
-        "mean": tokens.mean(1),
-        "cls": tokens[:, NUM_EXTRA_TOKENS - 1],
-        "patch_mean": patches.mean(1),
-        "patch_mean_std": torch.cat([patches.mean(1), patches.std(1, unbiased=False)], dim=-1),
-        "tokens": tokens,
-    }
     stacked: Array = torch.stack(margins, dim=1).numpy()
-    return {name: value.float().numpy() for name, value in outputs.items()}, stacked
+    return {pooling: pooled(tokens, pooling).float().numpy() for pooling in POOLINGS}, stacked
 
 
 def batches(config: ModelConfig) -> Iterator[tuple[NDArray[np.uint16], Array]]:

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from model.outputs import POOLINGS, Pooling
+
 Task = Literal["multi-label", "multi-class"]
-Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
 FloatArray = npt.NDArray[np.float32]
 Parameters = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 TASKS: tuple[Task, ...] = get_args(Task)
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 FORMAT = 1
 HEADER_KEY = "landmoe_probe"
 MAX_BYTES = 256 << 20  # 1,000 classes on the 15,120 values of size S's tokens take 60 MB

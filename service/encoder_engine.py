@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from model import bundle as bundles
 from model.bundle import Bundle, BundleError
 from model.native.session import KernelsError, LayoutError
+from model.outputs import ROUTING
 from service.batching import cpu, cpu_sessions, providers
 from service.batching.cpu_sessions import Runtime, Session, Sessions
 from service.batching.providers import Precision, Provider, ProviderError
-from service.engine import ROUTING, EngineError, warm_up
+from service.engine import EngineError, warm_up
 from service.settings import Settings
 
 if TYPE_CHECKING:

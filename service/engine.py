@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import Bundle
-
-OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens")
-ROUTING = "routing"  # optional: how often each expert of each layer was chosen
+from model.outputs import POOLINGS, shapes
 
 
 class EngineError(RuntimeError):
@@ -70,7 +68,7 @@ class Engine(Protocol):
         Args:
             dn: uint16 (B, 7, 40, 40), invalid pixels already filled.
             metadata: float32 (B, 4, 2), (week, hour, lat, lon) x (sin, cos).
-            outputs: those of `OUTPUTS` to compute, and `ROUTING` where it has that.
+            outputs: those of `POOLINGS` to compute, and `ROUTING` where it has that.
             alone: nothing else runs: this run may take all the device to answer soonest.
 
         Returns:
@@ -96,23 +94,16 @@ def warm_up(engine: Engine, batch_sizes: Sequence[int]) -> None:
         EngineError: the encoder cannot be run, or its outputs are not what its configuration says.
     """
     config = engine.bundle.config
-    side, m, tokens = config.image_size, config.embed_dim, config.num_tokens
-    shapes = {
-        "mean": (m,),
-        "cls": (m,),
-        "patch_mean": (m,),
-        "patch_mean_std": (2 * m,),
-        "tokens": (tokens, m),
-    }
+    side, expected = config.image_size, shapes(config)
     for size in batch_sizes:
         dn = np.full((size, config.in_channels, side, side), 10_000, np.uint16)
         for alone in (False, True):
-            results = engine.run(dn, np.zeros((size, 4, 2), np.float32), OUTPUTS, alone=alone)
+            results = engine.run(dn, np.zeros((size, 4, 2), np.float32), POOLINGS, alone=alone)
             for name, value in results.items():
-                if value.shape != (size, *shapes[name]) or value.dtype != np.float32:
+                if value.shape != (size, *expected[name]) or value.dtype != np.float32:
                     raise EngineError(
                         f"the encoder's output {name} is {value.dtype} {value.shape}; "
-                        f"expected float32 {(size, *shapes[name])}"
+                        f"expected float32 {(size, *expected[name])}"
                     )
                 if not np.isfinite(value).all():
                     raise EngineError(f"the encoder's output {name} is not finite for a plain grey tile")

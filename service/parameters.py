@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.outputs import Pooling
 from model.units import UnitsChoice
 from service.nodata import Nodata
 
-Pooling = Literal["mean", "cls", "patch_mean", "patch_mean_std", "tokens"]
 EmbedFormat = Literal["json", "base64", "ndjson", "npy", "geojson", "parquet"]
 ClassifyFormat = Literal[
     "json", "ndjson", "npy", "geojson", "parquet", "geotiff-classes", "geotiff-probabilities"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from model.outputs import Pooling
 from service import sample
 from service.batcher import Batcher
 from service.cache import Cache
@@ -17,7 +18,7 @@ from service.errors import DeadlineError, RequestError
 from service.files import File, Source
 from service.http import deadline
 from service.http.spool import Spool
-from service.parameters import Pooling, RequestOptions, TileParameters
+from service.parameters import RequestOptions, TileParameters
 from service.prepare import PreparedTile, prepare
 from service.prepare_files import prepare_files
 from service.rasters.geotiff import Limits

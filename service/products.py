@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import Bundle
+from model.outputs import Pooling, shapes
 from model.probe import LinearProbe
 from service.engine import Engine
 from service.errors import RequestError
 from service.formats import Head, l2_normalized
-from service.parameters import ClassifyOptions, EmbedOptions, Pooling
+from service.parameters import ClassifyOptions, EmbedOptions
 
 DEFAULT_TOP_K = 5  # of a multi-class probe
 
@@ -83,13 +84,12 @@ class Embeddings:
     """Embeddings as they are, or with unit L2 norm."""
 
     def __init__(self, engine: Engine, options: EmbedOptions) -> None:
-        config = engine.bundle.config
         self.pooling = options.pooling
         self._normalize = options.normalize
-        dim = config.embed_dim * (2 if self.pooling == "patch_mean_std" else 1)
+        shape = shapes(engine.bundle.config)[self.pooling]
         self.head = Head(
-            {"model": reference(engine), "pooling": self.pooling, "dim": dim},
-            (config.num_tokens, dim) if self.pooling == "tokens" else (dim,),
+            {"model": reference(engine), "pooling": self.pooling, "dim": shape[-1]},
+            shape,
             normalized=options.normalize,
             as_nan=options.on_error == "nan",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model.outputs import Pooling, shapes
 from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
 from service.caching.cache_metrics import SHARED
 from service.caching.single_flight import Land, SingleFlight
 from service.engine import Engine, arithmetic
 from service.errors import ServiceError
-from service.parameters import Pooling
 from service.prepare import DescribedTile, PreparedTile
 from service.telemetry import metrics, tracing
 
@@ -66,8 +67,7 @@ class Results:
 
     def __init__(self, engine: Engine, batcher: Batcher, cache: Cache) -> None:
         config = engine.bundle.config
-        self._dim = config.embed_dim
-        self._num_tokens = config.num_tokens
+        self._shapes = shapes(config)
         self._batcher = batcher
         self._cache = cache
         self._flights: SingleFlight[PreparedTile, Embedding | ServiceError] = SingleFlight()
@@ -152,8 +152,7 @@ class Results:
 
     def _size(self, pooling: Pooling) -> int:
         """Bytes of a result: raw float32."""
-        values = {"tokens": self._num_tokens, "patch_mean_std": 2}.get(pooling, 1) * self._dim
-        return values * np.dtype("<f4").itemsize
+        return math.prod(self._shapes[pooling]) * np.dtype("<f4").itemsize
 
     async def _compute_and_keep(
         self,
@@ -192,10 +191,7 @@ class Results:
         return computed
 
     def _answer(self, tile: DescribedTile, found: bytes, pooling: Pooling) -> Embedded:
-        values = np.frombuffer(found, "<f4")
-        if pooling == "tokens":
-            values = values.reshape(self._num_tokens, -1)
-        return Embedded(tile, values, cached=True)
+        return Embedded(tile, np.frombuffer(found, "<f4").reshape(self._shapes[pooling]), cached=True)
 
 
 def _computed(tile: PreparedTile, result: Embedding | ServiceError) -> Embedded | ServiceError:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 
 from model.bundle import Bundle
+from model.outputs import Pooling
 from service.batcher import Batcher
 from service.batching.admission import Admission
 from service.describe import PreparedTile
@@ -19,7 +20,7 @@ from service.formats.raster import Grid
 from service.http import deadline
 from service.http.spool import Spool
 from service.outcomes import Outcome
-from service.parameters import Pooling, RequestOptions, TileParameters
+from service.parameters import RequestOptions, TileParameters
 from service.rasters.geotiff import Limits
 from service.rasters.grid import SceneGrid, Window
 from service.results import Embedded, Report, Results

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.parameters import Pooling
+from model.outputs import Pooling
 
 _EXAMPLE_EMBEDDING: Any = [0.4312, -1.0561, 0.0873]
 

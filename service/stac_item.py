@@ -12,6 +12,7 @@ from typing import Any
 from model.bands import BANDS, COMMON_NAMES, DN_OFFSET, DN_SCALE
 from model.bundle import Bundle
 from model.config import NUM_METADATA_TOKENS
+from model.outputs import POOLINGS, shapes
 
 MEDIA_TYPE = "application/geo+json"
 _EXTENSIONS = [
@@ -40,7 +41,7 @@ def stac_item(
         A GeoJSON Feature. Its inputs are what the encoder takes, which the service makes of a GeoTIFF; the
         z-score is part of the network, so nothing is left to scale.
     """
-    config = bundle.config
+    config, sizes = bundle.config, shapes(bundle.config)
     west, south, east, north = _BOX
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     name = re.sub(r"[^a-zA-Z0-9_.-]", "-", bundle.name)
@@ -86,7 +87,7 @@ def stac_item(
                 ),
             ],
             "mlm:output": [
-                *(_embeddings(pooling, factor * config.embed_dim) for pooling, factor in _POOLINGS.items()),
+                *(_embeddings(p, *sizes[p]) for p in POOLINGS if p != "tokens"),
                 *(_predictions(probe) for probe in probes),
             ],
         },
@@ -103,7 +104,6 @@ def stac_item(
 
 
 _UNIT = f"Collection 2 Level 2 DN: reflectance = DN * {DN_SCALE:g} - {-DN_OFFSET:g}"
-_POOLINGS = {"mean": 1, "cls": 1, "patch_mean": 1, "patch_mean_std": 2}  # and their length in embeddings
 
 
 def _input(name: str, bands: list[str], shape: list[int], order: list[str], data_type: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.parameters import Pooling
+from model.outputs import Pooling
 from service.schemas import Schema
 
 

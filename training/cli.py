@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from model.probe import Pooling
+from model.outputs import Pooling
 from training import bench_cli, evaluation_cli
 from training.commands import Size
 

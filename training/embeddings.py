@@ -8,34 +8,17 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from model.config import NUM_EXTRA_TOKENS
-from model.moe_mae import Encoder
-from model.probe import POOLINGS, Pooling
+from model.moe_mae import Encoder, pooled
+from model.outputs import POOLINGS, Pooling
 from training.heldout import Tiles
 
 Metadata = Literal["on", "off", "shuffled"]
 METADATA: tuple[Metadata, ...] = get_args(Metadata)
-CLS = NUM_EXTRA_TOKENS - 1  # position of the cls token
 BATCH = 16  # tiles; larger batches are no faster on a CPU
 
 FloatArray = NDArray[np.float32]
 Advance = Callable[[int], None]
-
-
-def pooled(tokens: Tensor, pooling: Pooling) -> Tensor:
-    """Tokens [B, N, m] before the final LayerNorm → an embedding; `tokens` are flattened row by row."""
-    patches = tokens[:, NUM_EXTRA_TOKENS:]
-    if pooling == "mean":
-        return tokens.mean(1)
-    if pooling == "cls":
-        return tokens[:, CLS]
-    if pooling == "patch_mean":
-        return patches.mean(1)
-    if pooling == "patch_mean_std":
-        return torch.cat([patches.mean(1), patches.std(1, unbiased=False)], dim=1)
-    return tokens.flatten(1)
 
 
 def embed(
@@ -45,7 +28,10 @@ def embed(
     poolings: tuple[Pooling, ...] = POOLINGS,
     advance: Advance | None = None,
 ) -> dict[Pooling, FloatArray]:
-    """Embeddings of filled tiles (N, 7, S, S) with their encodings (N, 4, 2): (N, dim) for every pooling."""
+    """Embeddings of filled tiles (N, 7, S, S) with their encodings (N, 4, 2): (N, dim) for every pooling.
+
+    Those of `tokens` are flattened row by row.
+    """
     device = next(encoder.parameters()).device
     parts: dict[Pooling, list[FloatArray]] = {p: [] for p in poolings}
     with torch.inference_mode():
@@ -54,7 +40,7 @@ def embed(
             m = torch.from_numpy(encodings[start : start + BATCH]).to(device)
             tokens = encoder(encoder.standardise(x), m).tokens
             for p in poolings:
-                parts[p].append(pooled(tokens, p).float().cpu().numpy())
+                parts[p].append(pooled(tokens, p).flatten(1).float().cpu().numpy())
             if advance is not None:
                 advance(len(x))
     return {p: np.concatenate(found) for p, found in parts.items()}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from model.probe import Pooling
+from model.outputs import Pooling
 
 NetworkArgument = Annotated[
     str,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.probe import POOLINGS
+from model.outputs import POOLINGS
 from training import embeddings
 from training.embeddings import METADATA, Metadata
 from training.frozen import Frozen

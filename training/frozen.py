@@ -16,8 +16,8 @@ from model import checkpoint
 from model.bundle import Bundle
 from model.config import ModelConfig, Preprocessing
 from model.moe_mae import MoEMAE
+from model.outputs import Pooling
 from model.parity import batches
-from model.probe import Pooling
 from training.embeddings import Advance, embed
 from training.precisions import Exact
 

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.config import CLS_TOKEN
 from model.deviation import cosine
 from model.measurement import Figures
 from training.gpu_contenders import Prepare
 from training.gpu_tiles import Tiles
-
-_CLS = 4  # of the tokens
 
 
 def exact(prepare: Prepare, tiles: Tiles, device: torch.device, batch_size: int) -> NDArray[np.float32]:
@@ -38,7 +37,7 @@ def against(
     largest = float(np.abs(reference).max())
     return {
         "cosine_loss_mean": float(1 - cosine(tokens.mean(axis=1), reference.mean(axis=1)).min()),
-        "cosine_loss_cls": float(1 - cosine(tokens[:, _CLS], reference[:, _CLS]).min()),
+        "cosine_loss_cls": float(1 - cosine(tokens[:, CLS_TOKEN], reference[:, CLS_TOKEN]).min()),
         "cosine_loss_token": float(1 - cosine(tokens, reference).min()),
         "moved_tokens": float((cosine(tokens, reference) < 0.999).mean()),  # another expert, most likely
         "max_relative_error": float(np.abs(tokens - reference).max()) / largest,

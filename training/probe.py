@@ -15,7 +15,8 @@ from scipy.optimize import minimize
 from model import bundle as bundles
 from model import bundle_writer, manifest
 from model.bundle import Bundle, BundleError
-from model.probe import POOLINGS, LinearProbe, Pooling, encode, folded, sigmoid, softmax
+from model.outputs import POOLINGS, Pooling
+from model.probe import LinearProbe, encode, folded, sigmoid, softmax
 from training import frozen, linear, metrics, tasks
 from training.features import FloatArray
 from training.frozen import Frozen

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from model.config import NUM_METADATA_TOKENS, SIZES
 from model.labels import BIGEARTHNET_19, EUROSAT_10
-from model.probe import LinearProbe, Pooling, ProbeError
+from model.outputs import Pooling
+from model.probe import LinearProbe, ProbeError
 from training.joblib_file import JoblibError, read
 from training.pickle_values import Instance
 from training.sklearn_linear import ClassifierError, Linear, attribute, linear, unscaled

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model.config import NUM_EXTRA_TOKENS, ModelConfig
 from model.native.layout import Kernels, LayoutError, PackedEncoder, PackedProduct, pack
+from model.outputs import POOLINGS, ROUTING, shapes
 
 __all__ = [
     "OUTPUTS",
@@ -31,7 +32,7 @@ __all__ = [
 
 Numbers = Literal["fp32", "bf16"]
 
-OUTPUTS = ("mean", "cls", "patch_mean", "patch_mean_std", "tokens", "routing")
+OUTPUTS = (*POOLINGS, ROUTING)  # in the order of encoder.h
 LIBRARY = Path(__file__).with_name("landmoe_kernels.so")
 # Of each kind of numbers, the fastest first.
 _KERNELS: dict[Numbers, tuple[Kernels, ...]] = {"fp32": ("fp32", "avx2"), "bf16": ("amx", "bf16")}
@@ -172,14 +173,9 @@ class NativeSession:
         weakref.finalize(self, _close, encoder, self._handle, os.getpid()).atexit = False
         self._process = os.getpid()
         config = encoder.config
-        m = config.embed_dim
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "mean": (m,),
-            "cls": (m,),
-            "patch_mean": (m,),
-            "patch_mean_std": (2 * m,),
-            "tokens": (config.num_tokens, m),
-            "routing": (config.depth, max(config.num_experts)),
+        self._shapes = {
+            **shapes(config),
+            ROUTING: (config.depth, max(config.num_experts)),
         }
         self._tile = (config.in_channels, config.image_size, config.image_size)
 

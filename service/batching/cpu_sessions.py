@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from model.config import ModelConfig
 from model.native.session import NativeEncoder, NativeSession
 from model.openvino_session import OpenVinoSession
-from service.engine import OUTPUTS, ROUTING, EngineError
+from model.outputs import POOLINGS, ROUTING
+from service.engine import EngineError
 
 if TYPE_CHECKING:  # the kernels need no ONNX Runtime, whose import takes time and memory
     import onnxruntime as ort
@@ -120,7 +121,7 @@ def check_signature(session: ort.InferenceSession) -> None:
 def _check(inputs: Mapping[str, str], outputs: Sequence[str]) -> None:
     if inputs != _INPUTS:
         raise EngineError(f"the encoder has the inputs {dict(inputs)}; expected {_INPUTS}")
-    if missing := set(OUTPUTS) - set(outputs):
+    if missing := set(POOLINGS) - set(outputs):
         raise EngineError(f"the encoder lacks the outputs {', '.join(sorted(missing))}")
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from model.outputs import ROUTING
 from service.batching import routing
 from service.batching.tile_queue import Waiting
-from service.engine import ROUTING, Engine, EngineError
+from service.engine import Engine, EngineError
 
 
 def infer(engine: Engine, batch: Sequence[Waiting], alone: bool) -> list[NDArray[np.float32] | EngineError]:

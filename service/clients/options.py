@@ -12,8 +12,9 @@ from typing import TypedDict
 
 import httpx
 
+from model.outputs import Pooling
 from model.units import UnitsChoice
-from service.parameters import DatetimeSource, Fit, LocationSource, OnError, Pooling
+from service.parameters import DatetimeSource, Fit, LocationSource, OnError
 
 
 class Settings(TypedDict, total=False):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from model import bands, tiles
+from model.outputs import POOLINGS, shapes
 from service.batcher import Batcher
 from service.cache import Cache
 from service.engine import Engine
@@ -81,7 +82,7 @@ async def model(
     settings: Settings = request.app.state.settings
     bundle = engine.bundle
     config, preprocessing = bundle.config, bundle.preprocessing
-    m = config.embed_dim
+    sizes = shapes(config)
     return {
         "name": bundle.name,
         "version": bundle.version,
@@ -91,9 +92,9 @@ async def model(
         "provider": engine.provider,
         "runtime": engine.runtime,
         "kernels": engine.kernels,
-        "dim": m,
+        "dim": config.embed_dim,
         "num_tokens": config.num_tokens,
-        "poolings": {"mean": m, "cls": m, "patch_mean": m, "patch_mean_std": 2 * m, "tokens": m},
+        "poolings": {name: sizes[name][-1] for name in POOLINGS},
         "bands": list(bands.BANDS),
         "statistics": {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         "image_size": config.image_size,

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from model.checkpoint import Checkpoint, initialise
 from model.config import ModelConfig, Preprocessing
 from model.fused import fuse
-from model.graph import OUTPUTS, to_onnx
+from model.graph import to_onnx
 from model.moe_mae import Encoder
+from model.outputs import POOLINGS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -53,7 +54,7 @@ def onnx_bytes(encoder: Encoder) -> bytes:
 def run(
     running: ort.InferenceSession, dn: NDArray[np.uint16], metadata: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:
-    return dict(zip(OUTPUTS, running.run(list(OUTPUTS), {"dn": dn, "metadata": metadata}), strict=True))
+    return dict(zip(POOLINGS, running.run(list(POOLINGS), {"dn": dn, "metadata": metadata}), strict=True))
 
 
 def inputs(count: int, seed: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:

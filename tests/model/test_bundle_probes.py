@@ -10,7 +10,8 @@ import pytest
 from model import bundle, bundle_writer
 from model.bundle import Bundle, BundleError
 from model.config import SIZES, Preprocessing
-from model.probe import LinearProbe, Pooling, encode
+from model.outputs import Pooling
+from model.probe import LinearProbe, encode
 
 
 def linear(pooling: Pooling, dim: int) -> LinearProbe:

@@ -15,9 +15,9 @@ from model import bundle
 from model.checkpoint import Checkpoint, initialise
 from model.config import SIZES, ModelConfig
 from model.fused import fuse
-from model.graph import OUTPUTS, to_onnx
-from model.graph_experts import ROUTING
+from model.graph import to_onnx
 from model.layers import Block
+from model.outputs import POOLINGS, ROUTING
 from model.published import import_reference, read_config
 from tests.model.networks import GOLDEN, SMALL, inputs, onnx_bytes, run, scrambled, session, unfused
 
@@ -191,12 +191,12 @@ def test_tile_alone_equals_tile_in_any_batch(which: str, threads: int, small: Ch
     difference = 0.0
     for start, size in [(0, 1), (2, 1), (32, 1), (3, 2), (7, 3), (1, 4), (11, 5), (20, 8), (0, 16), (9, 24)]:
         part = run(running, dn[start : start + size], metadata[start : start + size])
-        for name in OUTPUTS:
+        for name in POOLINGS:
             gap = np.abs(part[name] - whole[name][start : start + size]).max()
             difference = max(difference, float(gap))
     order = np.random.default_rng(0).permutation(33)
     shuffled = run(running, dn[order], metadata[order])
-    for name in OUTPUTS:
+    for name in POOLINGS:
         difference = max(difference, float(np.abs(shuffled[name] - whole[name][order]).max()))
     if difference:
         print(f"{which}, {threads} threads: a tile differs by {difference:.2g} from itself in a batch")
@@ -209,7 +209,7 @@ def test_neighbours_in_a_batch_do_not_matter(small: Checkpoint) -> None:
     other = dn.copy()
     other[[0, 1, 3]] = 65535
     before, after = run(running, dn, metadata), run(running, other, metadata)
-    for name in OUTPUTS:
+    for name in POOLINGS:
         assert np.array_equal(before[name][2], after[name][2])
         assert not np.array_equal(before[name][0], after[name][0])
 

@@ -10,7 +10,8 @@ import torch
 
 from model.config import SIZES, ConfigError, ModelConfig
 from model.layers import NoisyTopKGate, SharedSwiGLUExperts
-from model.moe_mae import MoEMAE, pretraining_loss, reconstruction_losses
+from model.moe_mae import MoEMAE, pooled, pretraining_loss, reconstruction_losses
+from model.outputs import POOLINGS, shapes
 from model.published import import_reference, read_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -103,6 +104,22 @@ def test_config_survives_json_and_names_what_is_wrong() -> None:
 def batch(tiles: int) -> tuple[torch.Tensor, torch.Tensor]:
     dn = torch.randint(1, 65536, (tiles, 7, SMALL.image_size, SMALL.image_size), dtype=torch.int32)
     return dn, torch.randn(tiles, 4, 2)
+
+
+def test_poolings_are_those_of_the_contract() -> None:
+    tokens = torch.randn(2, SIZES["S"].num_tokens, SIZES["S"].embed_dim)
+    x = tokens.numpy()
+    expected = {
+        "mean": x.mean(1),
+        "cls": x[:, 4],
+        "patch_mean": x[:, 5:].mean(1),
+        "patch_mean_std": np.concatenate([x[:, 5:].mean(1), x[:, 5:].std(1)], 1),
+        "tokens": x,
+    }
+    for p in POOLINGS:
+        found = pooled(tokens, p).numpy()
+        assert found.shape[1:] == shapes(SIZES["S"])[p]
+        np.testing.assert_allclose(found, expected[p], atol=1e-6, err_msg=p)
 
 
 def test_noise_is_added_in_training_only() -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from model.bundle import Bundle
 from model.native import session as native
+from model.outputs import POOLINGS
 from service.batching.providers import Precision
 from service.encoder_engine import EncoderEngine
-from service.engine import OUTPUTS
 from service.formats import l2_normalized
 from tests.service.runtimes import (
     EXACT,
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest, loaded: Bundle) -> EncoderEngine:
 
 def test_outputs_are_what_they_are_called(engine: EncoderEngine, loaded: Bundle) -> None:
     """Each pooling is that of the tokens (float32 sums in another order: a few units in the last place)."""
-    results = engine.run(*batch(3), OUTPUTS)
+    results = engine.run(*batch(3), POOLINGS)
     tokens = results["tokens"].astype(np.float64)
     patches = tokens[:, 5:]
     want = {
@@ -58,7 +58,7 @@ def test_the_kernels_give_what_onnx_runtime_gives(loaded: Bundle) -> None:
     metadata[2] = 0
     dn[3] = 0
     dn[4] = 65_535
-    names = (*OUTPUTS, "routing")
+    names = (*POOLINGS, "routing")
     ours, theirs = (
         EncoderEngine(loaded, kernels=kernels).run(dn, metadata, names) for kernels in (True, False)
     )

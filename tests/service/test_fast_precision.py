@@ -12,10 +12,11 @@ import pytest
 from model import openvino_session
 from model.bundle import Bundle
 from model.native import session as native
+from model.outputs import POOLINGS
 from service.batching.providers import ProviderError, numbers
 from service.caching.keys import Namespace
 from service.encoder_engine import EncoderEngine, check_engine, make_engine
-from service.engine import OUTPUTS, EngineError, warm_up
+from service.engine import EngineError, warm_up
 from service.settings import Settings
 from tests.service.runtimes import (
     FAST,
@@ -53,7 +54,7 @@ def test_fast_is_close_to_exact_and_says_what_it_is(loaded: Bundle, kernels: boo
     assert fast.gives_routing
     warm_up(fast, (1, 4, 6))
     dn, metadata = batch(6)
-    exact, found = (e.run(dn, metadata, OUTPUTS) for e in (engine, fast))
+    exact, found = (e.run(dn, metadata, POOLINGS) for e in (engine, fast))
     for name, least in {"mean": 0.9995, "patch_mean": 0.9995, "cls": 0.99}.items():
         assert cosine(exact[name], found[name]).min() > least, name
     assert not np.array_equal(

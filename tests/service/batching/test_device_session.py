@@ -13,11 +13,11 @@ import pytest
 
 from model import bundle as bundles
 from model.bundle import Bundle
+from model.outputs import POOLINGS
 from service.batching import device_session, providers
 from service.batching.device_session import DeviceSession, open_session
 from service.batching.providers import ProviderError, bucket_sizes
 from service.encoder_engine import make_engine
-from service.engine import OUTPUTS
 from service.settings import Settings
 
 SIZES = (1, 2, 4)
@@ -55,9 +55,9 @@ def test_padded_or_in_parts_a_batch_gives_the_same(
     size: int, bound: DeviceSession, plain: ort.InferenceSession
 ) -> None:
     dn, metadata = batch(size, seed=size)
-    found = bound.run(dn, metadata, OUTPUTS)
+    found = bound.run(dn, metadata, POOLINGS)
     for name, values, exact in zip(
-        OUTPUTS, found, plain.run(list(OUTPUTS), {"dn": dn, "metadata": metadata}), strict=True
+        POOLINGS, found, plain.run(list(POOLINGS), {"dn": dn, "metadata": metadata}), strict=True
     ):
         assert values.shape == exact.shape, name
         assert np.abs(values - exact).max() <= 1e-5 * np.abs(exact).max(), name

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from model.outputs import ROUTING
 from service.app import create_app
 from service.batching import routing
 from service.batching.routing import ROUTED_TOKENS
 from service.encoder_engine import EncoderEngine
-from service.engine import ROUTING
 from service.settings import Settings
 from tests.model.networks import SMALL, inputs, onnx_bytes, scrambled
 from tests.rasters import dn_pixels, geotiff

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.outputs import Pooling
 from service.answer import Answer
 from service.formats import Head
 from service.formats.parquet import ParquetWriter
 from service.http.in_thread import in_thread
 from service.http.spool import Spool
 from service.outcomes import Outcome, Skipped, Tally
-from service.parameters import Pooling
 
 
 def run(body: Coroutine[Any, Any, None]) -> None:
