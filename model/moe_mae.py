@@ -19,8 +19,6 @@ from model.outputs import Pooling
 from model.targets import Frame, Targets, visible_frame
 
 MASK_RATIO = 0.75
-UNMASKED_WEIGHT = 0.1  # weights of the pretraining loss (published recipe)
-AUXILIARY_WEIGHT = 0.5
 TOKEN_STD = 0.02  # initial standard deviation of positions, cls and mask token
 
 
@@ -216,16 +214,3 @@ class MoEMAE(nn.Module):
 def take(patches: Tensor, index: Tensor) -> Tensor:
     """[B, L, m] and [B, K] → the K patches of each tile, [B, K, m]."""
     return patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-
-
-def reconstruction_losses(result: Reconstruction) -> tuple[Tensor, Tensor]:
-    """Masked and unmasked loss: squared error of a patch's values, summed, averaged over such patches."""
-    error = (result.predicted - result.target).square().sum(-1)  # [B, L]
-    visible = 1 - result.mask
-    return (error * result.mask).sum() / result.mask.sum(), (error * visible).sum() / visible.sum()
-
-
-def pretraining_loss(result: Reconstruction) -> Tensor:
-    """Masked + 0.1 unmasked + 0.5 auxiliary loss (published recipe)."""
-    masked, unmasked = reconstruction_losses(result)
-    return masked + UNMASKED_WEIGHT * unmasked + AUXILIARY_WEIGHT * result.auxiliary_loss

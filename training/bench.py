@@ -13,8 +13,9 @@ import torch
 from model.config import ModelConfig
 from model.expert_loop import with_looped_experts
 from model.measurement import Figures, Measure, Of, Record, interleave, of
-from model.moe_mae import MoEMAE, pretraining_loss
+from model.moe_mae import MoEMAE
 from training.data import Augmentation, Batches, Order, TileSet
+from training.loss import LossConfig, pretraining_losses
 from training.shards import open_packed
 
 _DENSE, _LOOPED = of(experts="dense"), of(experts="loop")
@@ -104,7 +105,7 @@ def _step(model: MoEMAE, dn: torch.Tensor, encodings: torch.Tensor) -> Callable[
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def run() -> None:
-        torch.autograd.backward(pretraining_loss(model(dn, encodings)))
+        torch.autograd.backward(pretraining_losses(model(dn, encodings), None, LossConfig()).total)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.moe_mae import AUXILIARY_WEIGHT, UNMASKED_WEIGHT, Reconstruction
+from model.moe_mae import Reconstruction
 from model.targets import Targets
 
 PATCH_EPSILON = 1e-6  # z-score variance under which a patch counts as flat (as in MAE's normalised targets)
@@ -21,9 +21,9 @@ class LossConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     unmasked: float = Field(
-        default=UNMASKED_WEIGHT, ge=0, description="of the error on visible patches; 1 is that on hidden ones"
+        default=0.1, ge=0, description="of the error on visible patches; 1 is that on hidden ones"
     )
-    auxiliary: float = Field(default=AUXILIARY_WEIGHT, ge=0, description="of the experts' uneven use")
+    auxiliary: float = Field(default=0.5, ge=0, description="of the experts' uneven use")
     ignore_invalid: bool = Field(
         default=False, description="leave out invalid pixels and estimated coastal bands"
     )

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.moe_mae import MoEMAE, Reconstruction, pretraining_loss
+from model.moe_mae import MoEMAE, Reconstruction
+from model.published import import_reference, read_config
+from tests.model.networks import GOLDEN
 from training.loss import LossConfig, pretraining_losses, value_weights
 
 CONFIG = ModelConfig(
@@ -28,12 +30,19 @@ def weights(valid: torch.Tensor, estimated: list[bool] | None = None) -> torch.T
     return value_weights(valid, torch.tensor(estimated or [False] * len(valid)), 7, 4)
 
 
-def test_with_everything_measured_it_is_the_published_loss(result: Reconstruction) -> None:
-    published = pretraining_loss(result)
-    for counted in (None, weights(torch.ones(3, 8, 8, dtype=torch.bool))):
-        assert float(pretraining_losses(result, counted, LossConfig()).total) == pytest.approx(
-            float(published), rel=1e-6
-        )
+def test_with_everything_measured_it_is_the_published_loss() -> None:
+    stem = GOLDEN / "reference_tiny"
+    model = import_reference(stem.with_suffix(".pth"), read_config(stem.with_suffix(".json"))).model
+    with np.load(stem.with_suffix(".npz")) as file:
+        reference = dict(file)
+    dn = torch.from_numpy(reference["dn"].astype(np.int32))
+    with torch.inference_mode():
+        result = model(dn, torch.from_numpy(reference["metadata"]), torch.from_numpy(reference["mask_noise"]))
+    published = [float(reference[name]) for name in ("loss_masked", "loss_unmasked", "moe_loss")]
+    for counted in (None, weights(torch.ones(len(dn), 40, 40, dtype=torch.bool))):
+        total, *terms = map(float, pretraining_losses(result, counted, LossConfig()))
+        assert terms == pytest.approx(published, rel=2e-5)
+        assert total == pytest.approx(np.dot((1, 0.1, 0.5), terms), rel=1e-6)
 
 
 def test_invalid_pixels_do_not_count(result: Reconstruction) -> None:
