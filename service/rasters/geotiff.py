@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,6 @@ _NAME = "upload.tif"  # what GDAL calls the bytes in its messages
 _MEMORY_FOLDER = re.compile(r"/vsimem/[^/\s]*/")
 _MAX_TEXT = 200  # characters of GDAL's own words in a message
 
-
-@dataclass
-class Raster(Header):
-    """A decoded file: `pixels` is (count, height, width) in the file's own type."""
-
-    pixels: npt.NDArray[Any]
-
-
 Content = bytes | memoryview | Path
 """A whole file in memory, or where it lies."""
 
@@ -88,7 +79,8 @@ class Reader:
         plain: whether GDAL was not asked.
 
     Raises:
-        GeotiffError: as `read`.
+        GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
+            (complex numbers), `too-large`.
     """
 
     def __init__(self, content: Content, limits: Limits = _LIMITS, *, whole: bool = False) -> None:
@@ -203,23 +195,6 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def read(data: Content, *, limits: Limits = _LIMITS) -> Raster:
-    """Decode a GeoTIFF. Safe to call from several threads at once.
-
-    Args:
-        data: the whole file.
-        limits: checked from the header, before pixels are read.
-
-    Raises:
-        GeotiffError: `not-a-tiff` (no TIFF magic), `unreadable-tiff` (damaged), `unsupported-pixel-type`
-            (complex numbers), `too-large`.
-    """
-    with Reader(data, limits, whole=True) as reader:
-        pixels = reader.read()
-        fields = {name: getattr(reader.header, name) for name in Header.__dataclass_fields__}
-    return Raster(**fields | {"dtype": str(pixels.dtype)}, pixels=pixels)
 
 
 def _beginning(content: Content) -> tuple[bytes, int]:

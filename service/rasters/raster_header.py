@@ -86,6 +86,6 @@ class Header:
         """The window (row_off, col_off, height, width) of the whole file."""
         return (0, 0, self.height, self.width)
 
-    def footprint(self, window: tuple[int, int, int, int] | None = None) -> dict[str, Any] | None:
-        """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width) or of the whole file."""
-        return self.place.footprint(window or self.whole) if self.place else None
+    def footprint(self, window: tuple[int, int, int, int]) -> dict[str, Any] | None:
+        """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width)."""
+        return self.place.footprint(window) if self.place else None

@@ -9,7 +9,8 @@ import pytest
 
 from model import tiles
 from model.tiles import Prepared, TileError
-from service.rasters.geotiff import GeotiffError, Raster, read
+from service.rasters.geotiff import GeotiffError
+from tests.service.rasters.whole_file import Raster, read
 
 pytestmark = pytest.mark.shared
 
@@ -123,6 +124,6 @@ def test_scenes(shared):
 
     momotombo = folder / "momotombo_LC08_017051_20151205_no_crs.tif"
     raster = read(momotombo.read_bytes())
-    assert (raster.crs, raster.center, raster.footprint()) == (None, None, None)
+    assert (raster.crs, raster.center, raster.footprint(raster.whole)) == (None, None, None)
     assert prepare(raster, momotombo).units == "dn"
     assert refused(folder / "alberta_landcover.tif").code == "wrong-band-count"

@@ -9,8 +9,8 @@ from model.bands import BANDS
 from model.metadata import parse_datetime, parse_tiff_datetime
 from service import sample
 from service.cli import app
-from service.rasters import geotiff
 from tests.rasters import read_tags
+from tests.service.rasters.whole_file import read
 
 
 def test_the_same_seed_gives_the_same_bytes():
@@ -19,7 +19,7 @@ def test_the_same_seed_gives_the_same_bytes():
 
 
 def test_it_is_a_good_tile():
-    raster = geotiff.read(sample.make())
+    raster = read(sample.make())
     assert raster.descriptions == BANDS
     ready = tiles.prepare(raster.pixels, nodata=raster.nodata, descriptions=raster.descriptions)
     assert (ready.units, ready.warnings) == ("dn", ())

@@ -10,8 +10,8 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.warp import transform as warp
 
-from service.rasters.geotiff import read
 from tests.rasters import ORIGIN, dn_pixels, geotiff
+from tests.service.rasters.whole_file import read
 
 
 def test_what_a_file_says():
@@ -39,7 +39,8 @@ def test_what_a_plain_file_does_not_say():
     raster = read(geotiff(crs=None))
     assert (raster.nodata, raster.tag_datetime) == (None, None)
     assert (raster.scales, raster.offsets, raster.descriptions) == ((1.0,) * 7, (0.0,) * 7, (None,) * 7)
-    assert (raster.crs, raster.transform, raster.center, raster.gsd_m, raster.footprint()) == (None,) * 5
+    assert (raster.crs, raster.transform, raster.center, raster.gsd_m) == (None,) * 4
+    assert raster.footprint(raster.whole) is None
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,19 @@ def test_threads_read_at_once():
         )
         for i, zone in enumerate(zones)
     ]
-    alone = [read(data).footprint() for data in files]
+
+    def footprint(data):
+        raster = read(data)
+        return raster.footprint(raster.whole)
+
+    alone = [footprint(data) for data in files]
     assert len({str(place) for place in alone}) == len(files)
     with ThreadPoolExecutor(8) as pool:
         for round_ in range(4):
             for i, raster in enumerate(pool.map(read, files)):
                 np.testing.assert_array_equal(raster.pixels, dn_pixels(seed=i), err_msg=f"round {round_}")
-                assert raster.footprint() == alone[i]
-        assert list(pool.map(lambda data: read(data).footprint(), files * 3)) == alone * 3
+                assert raster.footprint(raster.whole) == alone[i]
+        assert list(pool.map(footprint, files * 3)) == alone * 3
 
 
 def written(**profile) -> bytes:
@@ -130,7 +136,7 @@ def test_places_that_are_none():
     )
     for data in (crs_only, transform_only, by_points, local):
         raster = read(data)
-        assert (raster.center, raster.gsd_m, raster.footprint()) == (None, None, None)
+        assert (raster.center, raster.gsd_m, raster.footprint(raster.whole)) == (None, None, None)
 
 
 def test_pixel_is_point_is_half_a_pixel_off():

@@ -13,8 +13,9 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.rasters.geotiff import GeotiffError, Limits, Reader, read
+from service.rasters.geotiff import GeotiffError, Limits, Reader
 from tests.rasters import ORIGIN, dn_pixels, geotiff
+from tests.service.rasters.whole_file import read
 
 DEFAULT = Limits()
 GOOD = geotiff(compress="deflate", descriptions=["SR_B1", None, None, None, None, None, "SR_B7"])
@@ -24,7 +25,7 @@ BROKEN_XML = geotiff(descriptions=["SR_B1"] * 7).replace(b"<GDALMetadata>", b"<G
 
 def refused(data: bytes, limits: Limits = DEFAULT) -> GeotiffError:
     with pytest.raises(GeotiffError) as caught:
-        read(data, limits=limits)
+        read(data, limits)
     assert caught.value.message == str(caught.value)
     assert len(caught.value.message) < 500
     return caught.value
@@ -133,12 +134,12 @@ def test_mutations_are_read_or_refused(changes):
     for position, value in changes:
         data[position] = value
     try:
-        raster = read(bytes(data), limits=Limits(max_decoded_bytes=10_000_000))
+        raster = read(bytes(data), Limits(max_decoded_bytes=10_000_000))
     except GeotiffError:
         return
     # Whatever place is left can be asked for.
     assert raster.center is None or abs(raster.center[0]) <= 90
-    raster.footprint()
+    raster.footprint(raster.whole)
     _ = raster.gsd_m
 
 
@@ -179,7 +180,7 @@ def test_limits_are_checked_from_the_header():
 
 
 def test_limits_are_settable():
-    assert read(GOOD, limits=Limits(41 * 41, 7, 41 * 41 * 7 * 2)).count == 7
+    assert read(GOOD, Limits(41 * 41, 7, 41 * 41 * 7 * 2)).count == 7
     for tight in (
         Limits(max_pixels=1680),
         Limits(max_bands=6),
