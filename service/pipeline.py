@@ -13,18 +13,17 @@ from service.batcher import Batcher
 from service.cache import Cache
 from service.caching.aliases import Aliases, rules
 from service.caching.whole_answers import WholeAnswers
+from service.describe import PreparedTile
 from service.engine import Engine, arithmetic
 from service.errors import DeadlineError, RequestError
 from service.files import File, Source
 from service.http import deadline
 from service.http.spool import Spool
 from service.parameters import RequestOptions, TileParameters
-from service.prepare import PreparedTile, prepare
+from service.prepare import prepare
 from service.prepare_files import prepare_files
 from service.rasters.geotiff import Limits
-from service.results import Embedded as Embedded
-from service.results import Report as Report
-from service.results import Results
+from service.results import Embedded, Report, Results
 from service.scenes import Scenes, open_scenes
 from service.settings import Settings
 

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from model import tiles
 from model.bundle import Bundle
 from model.metadata import Acquisition
-from service.describe import DescribedTile as DescribedTile
-from service.describe import PreparedTile as PreparedTile
-from service.describe import Said
+from service.describe import PreparedTile, Said
 from service.files import File, Source
 from service.nodata import declare
 from service.parameters import RequestOptions, TileParameters

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from model.bundle import Bundle
+from service.describe import PreparedTile
 from service.errors import TILE_ERRORS, RequestError
 from service.files import Source
 from service.parameters import RequestOptions, TileParameters
-from service.prepare import PreparedTile, is_small, prepare, prepare_small
+from service.prepare import is_small, prepare, prepare_small
 from service.rasters.geotiff import Limits
 
 _AT_ONCE = 4  # files of a request that the event loop prepares itself, in about two milliseconds together

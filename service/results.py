@@ -17,9 +17,9 @@ from service.batcher import Batcher, Embedding
 from service.cache import Cache, Namespace
 from service.caching.cache_metrics import SHARED
 from service.caching.single_flight import Land, SingleFlight
+from service.describe import DescribedTile, PreparedTile
 from service.engine import Engine, arithmetic
 from service.errors import ServiceError
-from service.prepare import DescribedTile, PreparedTile
 from service.telemetry import metrics, tracing
 
 CacheState = Literal["hit", "miss", "bypass"]

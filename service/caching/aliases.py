@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from model.bundle import Bundle
 from model.config import PREPROCESSING_VERSION
 from service.cache import Cache
+from service.describe import DescribedTile
 from service.errors import RequestError
 from service.files import File, Source
 from service.json_text import dumps
 from service.parameters import TileParameters
-from service.prepare import DescribedTile
 from service.rasters.geotiff import Limits
 from service.schemas import Item
 

@@ -11,10 +11,11 @@ import pytest
 
 from model.tile_errors import TileError
 from service import sample
+from service.describe import PreparedTile
 from service.errors import RequestError
 from service.files import File, Source
 from service.parameters import RequestOptions, TileParameters
-from service.prepare import PreparedTile, is_small, prepare, prepare_small
+from service.prepare import is_small, prepare, prepare_small
 from service.prepare_files import prepare_files
 from service.rasters.geotiff import GeotiffError, Limits
 from tests.rasters import dn_pixels, geotiff

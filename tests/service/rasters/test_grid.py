@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.windows import windows
+from service.describe import PreparedTile
 from service.files import File
 from service.http.spool import Spool
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
-from service.prepare import PreparedTile
 from service.rasters.geotiff import GeotiffError, Limits
 from service.rasters.grid import SceneGrid
 from tests.rasters import dn_pixels, geotiff
