@@ -22,8 +22,8 @@ from service.http.spool import Spool
 from service.outcomes import Outcome
 from service.parameters import RequestOptions, TileParameters
 from service.rasters.geotiff import Limits
-from service.rasters.grid import SceneGrid, Window
 from service.results import Embedded, Report, Results
+from service.scene_grid import SceneGrid, Window
 from service.settings import Settings
 
 _CHUNKS = 2  # of windows under way: one is being computed while the next is read

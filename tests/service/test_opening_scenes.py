@@ -18,7 +18,7 @@ from service.files import File
 from service.http.spool import Spool, SpoolError
 from service.parameters import RequestOptions, TileParameters
 from service.rasters.geotiff import GeotiffError, Limits
-from service.rasters.grid import SceneGrid
+from service.scene_grid import SceneGrid
 from service.scenes import open_scenes
 from tests.rasters import dn_pixels, geotiff
 from tests.service.fake_engine import BUNDLE

@@ -19,7 +19,7 @@ from service.http.spool import Spool
 from service.outcomes import Skipped
 from service.parameters import RequestOptions, TileParameters
 from service.rasters.geotiff import GeotiffError, Limits
-from service.rasters.grid import SceneGrid
+from service.scene_grid import SceneGrid
 from tests.rasters import dn_pixels, geotiff
 from tests.service.fake_engine import BUNDLE
 from tests.service.scene_requests import LONG, damaged
