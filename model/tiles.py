@@ -12,8 +12,7 @@ import numpy.typing as npt
 from model.band_selection import contradiction_warning, select_bands
 from model.clipping import clipped_warning, saturation_warning
 from model.missing import check_valid, fill, find_missing
-from model.pixel_size import GSD as GSD
-from model.pixel_size import pixel_size_warning
+from model.pixel_size import GSD, pixel_size_warning
 from model.resample import resize
 from model.tile_errors import TileError, TileWarning
 from model.units import MIN_REFLECTANCE, UnitsName, resolve_units, to_dn
@@ -21,6 +20,7 @@ from model.windows import TILE_SIZE, GridWindow, Window, windows
 
 __all__ = [
     "CROP_MAX",
+    "GSD",
     "TILE_SIZE",
     "GridWindow",
     "Prepared",
