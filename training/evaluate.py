@@ -191,7 +191,7 @@ def _land_cover(
     }
     for source in np.unique(tiles["source"]):
         of_source = tiles.take(np.flatnonzero(tiles["source"] == source))
-        windows, index = landcover.under(of_source, scene.cover, found.config.image_size)
+        windows, index = landcover.under(of_source, scene.cover)
         if len(index) >= MIN_WINDOWS:
             pick = np.sort(
                 np.random.default_rng(settings.seed).permutation(len(index))[: settings.max_windows]

@@ -44,7 +44,7 @@ def files(folder: Path, source: SourceConfig) -> list[Path]:
 
 
 def read_tile(
-    path: Path, folder: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+    path: Path, folder: Path, source: SourceConfig, listing: Listing | None = None
 ) -> Sample | Skipped:
     """One file → one tile, or the reason why not.
 
@@ -73,15 +73,13 @@ def read_tile(
             labels = (path.parent.name,)
     except (RasterioError, OSError, TileError, MetadataError, ValueError) as error:
         return Skipped(str(path), _reason(error))
-    if tile.dn.shape[1] != image_size:
-        return Skipped(str(path), f"prepared to {tile.dn.shape[1]} px, expected {image_size}")
     return Sample(
         id=path.stem if source.kind == "bigearthnet" else _name_in(folder, path),
         dn=tile.dn,
         when=when,
         lat=lat,
         lon=lon,
-        gsd=header.gsd * tile.window.height / image_size,
+        gsd=header.gsd * tile.window.height / tiles.TILE_SIZE,
         group=path.stem,
         labels=labels or (),
         warned=_warned(path, prepared.warnings),
@@ -89,7 +87,7 @@ def read_tile(
 
 
 def read_scene(
-    path: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
+    path: Path, source: SourceConfig, listing: Listing | None = None
 ) -> Iterator[Sample | Skipped]:
     """Windows of a multi-band scene every `stride` px, read strip by strip; each has its own place.
 
@@ -108,9 +106,9 @@ def read_scene(
             for grid in tiles.windows(raster.height, raster.width, source.stride):
                 if grid.row != row:
                     row = grid.row
-                    rows = tiles.Window(grid.window.row_off, 0, image_size, raster.width)
+                    rows = tiles.Window(grid.window.row_off, 0, tiles.TILE_SIZE, raster.width)
                     strip = read_pixels(raster, rows)
-                at = np.s_[:, :, grid.window.col_off : grid.window.col_off + image_size]
+                at = np.s_[:, :, grid.window.col_off : grid.window.col_off + tiles.TILE_SIZE]
                 for sample in _window_sample(strip[at], path, header, units, grid.window, said):
                     yield replace(sample, warned=_warned(path, warnings))
     except (RasterioError, OSError, TileError, MetadataError) as error:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from model import tiles as tile_rules
 from model.config import Preprocessing
+from model.windows import TILE_SIZE
 from training import places, shards
 from training.places import SplitConfig
 from training.shards import SPLITS, PackError
 from training.sources import Sample, SourceConfig, read_npz
 
-IMAGE_SIZE = 40  # px
 COLUMNS = ("encodings", "valid_fraction", "lat", "lon", "gsd", "b1_estimated", "id", "labels", "place")
 
 Index = NDArray[np.int64]
@@ -55,7 +55,7 @@ class Tiles:
 
     def raw(self) -> NDArray[np.uint16]:
         """DN (N, 7, S, S) as in the files."""
-        shape = (len(self), *self.pixels[0].shape[1:]) if self.pixels else (0, 7, IMAGE_SIZE, IMAGE_SIZE)
+        shape = (len(self), *self.pixels[0].shape[1:]) if self.pixels else (0, 7, TILE_SIZE, TILE_SIZE)
         out = np.zeros(shape, np.uint16)
         for s in np.unique(self.shard):
             at = np.flatnonzero(self.shard == s)
@@ -148,7 +148,7 @@ def _npz(files: Sequence[Path], preprocessing: Preprocessing) -> Tiles:
     sources: list[str] = []
     for file in files:
         config = SourceConfig(name=file.stem, path=Path(file.name), kind="npz")
-        samples = [s for s in read_npz(file, config, IMAGE_SIZE) if isinstance(s, Sample)]
+        samples = [s for s in read_npz(file, config) if isinstance(s, Sample)]
         found += samples
         sources += [file.stem] * len(samples)
     if not found:
@@ -157,7 +157,7 @@ def _npz(files: Sequence[Path], preprocessing: Preprocessing) -> Tiles:
     names = np.array(sources, np.str_)
     columns["source"] = names
     columns["place"], _ = places.assign(
-        columns["lat"], columns["lon"], columns["gsd"], columns["group"], names, SplitConfig(), IMAGE_SIZE
+        columns["lat"], columns["lon"], columns["gsd"], columns["group"], names, SplitConfig()
     )
     pixels = columns.pop("pixels")
     rows = np.arange(len(found))

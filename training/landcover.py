@@ -130,7 +130,7 @@ def _overlap(start: float, stop: float) -> tuple[int, FloatArray]:
     return int(pixels[0]), np.minimum(pixels + 1, stop) - np.maximum(pixels, start)
 
 
-def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
+def cut(scene: Path, cover: Cover, stride: int) -> Windows:
     """Windows of a georeferenced 7-band scene (DN) every `stride` px, where the raster covers them.
 
     Raises:
@@ -157,7 +157,7 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
             if share is not None:
                 dn.append(part)
                 position.append(((left + right) / 2, (top + bottom) / 2))
-                centre.append((col / size, row / size))
+                centre.append((col / tile_rules.TILE_SIZE, row / tile_rules.TILE_SIZE))
                 found.append(share)
     if not dn:
         raise EvaluationError(f"no window of {scene} is covered by the land-cover raster")
@@ -174,12 +174,12 @@ def cut(scene: Path, cover: Cover, stride: int, size: int = 40) -> Windows:
     if not separable(windows):
         raise EvaluationError(
             f"{scene}: the windows under the land cover ({len(dn)}) are too few or too close together to be "
-            f"held out in turns; expected a scene some {size * FOLDS} px long at least"
+            f"held out in turns; expected a scene some {tile_rules.TILE_SIZE * FOLDS} px long at least"
         )
     return windows
 
 
-def under(tiles: Tiles, cover: Cover, size: int = 40) -> tuple[Windows, NDArray[np.int64]]:
+def under(tiles: Tiles, cover: Cover) -> tuple[Windows, NDArray[np.int64]]:
     """Fully valid tiles of a set that lie on the raster, and which ones they are.
 
     Tiles are taken to be north-up in the raster's system, as they are where both are in one UTM zone.
@@ -190,7 +190,7 @@ def under(tiles: Tiles, cover: Cover, size: int = 40) -> tuple[Windows, NDArray[
     at = transform("EPSG:4326", cover.crs, tiles["lon"][known].tolist(), tiles["lat"][known].tolist())
     rows, centre, found = [], [], []
     for row, x, y in zip(known, at[0], at[1], strict=True):
-        side = float(tiles["gsd"][row]) * size  # metres
+        side = float(tiles["gsd"][row]) * tile_rules.TILE_SIZE  # metres
         share = fractions(cover, x - side / 2, y + side / 2, x + side / 2, y - side / 2)
         if share is not None:
             rows.append(int(row))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.config import PREPROCESSING_VERSION, HourConvention
+from model.windows import TILE_SIZE
 from training import geotiffs, places, shards, sources, splits_file
 from training.jobs import Job, plan, read_list
 from training.places import SplitConfig
@@ -24,7 +25,6 @@ from training.shards import PackedSet, PackError, Shard
 from training.sources import Sample, Skipped, SourceConfig, Warned
 from training.splits_file import LastSplits
 
-IMAGE_SIZE = 40  # px, a side; the network's input
 MARKER = ".landmoe-packed"  # a folder with it is ours: old shards in it may be removed
 
 
@@ -128,11 +128,11 @@ def _read(job: Job, root: Path) -> Iterator[Sample | Skipped]:
     lines = read_list(job.source, root)
     for path in job.items:
         if job.source.kind == "npz":
-            yield from sources.read_npz(path, job.source, IMAGE_SIZE, lines)
+            yield from sources.read_npz(path, job.source, lines)
         elif job.source.kind == "scene":
-            yield from geotiffs.read_scene(path, job.source, IMAGE_SIZE, lines)
+            yield from geotiffs.read_scene(path, job.source, lines)
         else:
-            yield geotiffs.read_tile(path, root / job.source.path, job.source, IMAGE_SIZE, lines)
+            yield geotiffs.read_tile(path, root / job.source.path, job.source, lines)
 
 
 def _finish(
@@ -165,7 +165,6 @@ def _finish(
         everything.column("group"),
         names,
         config.splits,
-        IMAGE_SIZE,
         before if last.binding else None,
     )
     start = 0
@@ -177,7 +176,7 @@ def _finish(
     manifest: dict[str, Any] = {
         "format": shards.FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
-        "image_size": IMAGE_SIZE,
+        "image_size": TILE_SIZE,
         "config": config.model_dump(mode="json"),
         "tiles": everything.count,
         "skipped": len(skipped),

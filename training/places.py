@@ -18,6 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from model.windows import TILE_SIZE
 from training.shards import SPLITS
 
 EARTH_RADIUS_KM = 6371.0
@@ -81,7 +82,6 @@ def assign(
     groups: NDArray[np.str_],
     sources: NDArray[np.str_],
     config: SplitConfig,
-    image_size: int,
     last: NDArray[np.int8] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Place and split of every tile.
@@ -99,14 +99,13 @@ def assign(
         groups: scene or patch a tile comes from.
         sources: name of its source.
         config: distance, shares and rules.
-        image_size: pixels along a tile's side.
         last: the split each tile is to keep, -1 for none; None = none at all.
 
     Returns:
         int32 place numbers from 0, and indices into `SPLITS`.
     """
     known = np.isfinite(lat) & np.isfinite(lon)
-    half_km = np.where(np.isfinite(gsd) & (gsd > 0), gsd, KNOWN_GSD) * image_size / 2000
+    half_km = np.where(np.isfinite(gsd) & (gsd > 0), gsd, KNOWN_GSD) * TILE_SIZE / 2000
     box_of = np.full(len(lat), -1)
     for number, rule in enumerate(config.rules):
         if rule.box:

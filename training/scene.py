@@ -40,7 +40,7 @@ def read_scene(what: LandCover, found: Frozen, stride: int) -> Scene:
         EvaluationError: the raster, the scene or its time cannot be used.
     """
     cover = landcover.read_cover(what.raster, what.names)
-    cut = landcover.cut(what.scene, cover, stride, found.config.image_size)
+    cut = landcover.cut(what.scene, cover, stride)
     return Scene(what.scene.stem, cover, cut, _as_tiles(cut, what.when, found))
 
 

@@ -79,7 +79,7 @@ def directions(embedded: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _windows(source: SourceConfig) -> list[Sample]:
     samples: list[Sample] = []
-    for found in geotiffs.read_scene(source.path, source, SIZE):
+    for found in geotiffs.read_scene(source.path, source):
         if not isinstance(found, Sample):
             raise EvaluationError(f"{found.path}: {found.reason}")
         samples.append(found)

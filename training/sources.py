@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from model import metadata, tiles
+from model import metadata
 from model.bands import BANDS
 from model.metadata import Acquisition, MetadataError
+from model.windows import TILE_SIZE, windows
 from training.listing import Listed, Listing, without_ending
 
 Kind = Literal["npz", "scene", "folder", "bigearthnet", "eurosat"]
@@ -117,9 +118,7 @@ def npz_names(path: Path) -> list[str]:
         return []
 
 
-def read_npz(
-    path: Path, source: SourceConfig, image_size: int, listing: Listing | None = None
-) -> Iterator[Sample | Skipped]:
+def read_npz(path: Path, source: SourceConfig, listing: Listing | None = None) -> Iterator[Sample | Skipped]:
     """Tiles of an `.npz` set: `x` uint16 (N, 7, S, S) DN and, per tile, what it has of the other columns.
 
     Those are lat, lon, time, label ('|' between several), id, group, gsd and b1_estimated. With a listing,
@@ -135,7 +134,7 @@ def read_npz(
         yield Skipped(str(path), f"not an .npz set that can be read: {error}")
         return
     x = columns.get("x")
-    expected = (len(BANDS), image_size, image_size)
+    expected = (len(BANDS), TILE_SIZE, TILE_SIZE)
     if x is None or x.dtype != np.uint16 or x.shape[1:] != expected:
         found = "no array x" if x is None else f"x of {x.dtype} {x.shape}"
         yield Skipped(str(path), f"{found}; expected uint16 (N, {', '.join(map(str, expected))})")
@@ -151,7 +150,7 @@ def read_npz(
             yield sample
         elif sample is not None:
             samples.append(sample)
-    yield from _stitched(samples, source.stride, image_size) if source.stitch else samples
+    yield from _stitched(samples, source.stride) if source.stitch else samples
 
 
 def _npz_row(
@@ -200,7 +199,7 @@ def _unnamed(path: Path, i: int) -> str:
     return f"{path.stem}_{i:06d}"
 
 
-def _stitched(samples: list[Sample], stride: int, size: int) -> Iterator[Sample]:
+def _stitched(samples: list[Sample], stride: int) -> Iterator[Sample]:
     """Windows of the scenes that the samples were cut from; samples without offsets stay as they are."""
     scenes: dict[tuple[str, str], dict[tuple[int, int], Sample]] = {}
     for sample in samples:
@@ -211,11 +210,12 @@ def _stitched(samples: list[Sample], stride: int, size: int) -> Iterator[Sample]
         offset = int(match["row"]), int(match["col"])
         scenes.setdefault((sample.group, match["scene"]), {})[offset] = sample
     for (_, scene), parts in scenes.items():
-        yield from _windows(scene, parts, stride, size)
+        yield from _windows(scene, parts, stride)
 
 
-def _windows(scene: str, parts: dict[tuple[int, int], Sample], stride: int, size: int) -> Iterator[Sample]:
+def _windows(scene: str, parts: dict[tuple[int, int], Sample], stride: int) -> Iterator[Sample]:
     """Cut a scene, laid out from its tiles, every `stride` px; windows that miss a tile are left out."""
+    size = TILE_SIZE
     offsets = np.array(list(parts))
     top_left = offsets.min(axis=0)
     height, width = offsets.max(axis=0) - top_left + size
@@ -230,7 +230,7 @@ def _windows(scene: str, parts: dict[tuple[int, int], Sample], stride: int, size
     design = np.column_stack([offsets - top_left, np.ones(len(offsets))])
     position = np.array([(s.lat, s.lon) for s in parts.values()])
     plane, *_ = np.linalg.lstsq(design, position, rcond=None)
-    for grid in tiles.windows(int(height), int(width), stride):
+    for grid in windows(int(height), int(width), stride):
         row, col = grid.window.row_off, grid.window.col_off
         at = np.s_[row : row + size, col : col + size]
         if not covered[at].all() or not canvas[:, *at].any():

@@ -29,7 +29,6 @@ def split(
         np.array(groups or [f"g{i}" for i in range(count)]),
         np.array(sources or ["s"] * count),
         SplitConfig.model_validate(config),
-        40,
     )
     return place.tolist(), [SPLITS[c] for c in codes]
 
