@@ -21,6 +21,7 @@ from rasterio.io import MemoryFile
 
 from service.allocator import WORTH_TRIMMING_BYTES, give_back_free_pages
 from service.rasters import dataset_header, known_places, plain_geotiff, plain_pixels, plain_tiff
+from service.rasters.georeference import PixelWindow
 from service.rasters.plain_tiff import PlainTiff
 from service.rasters.raster_header import GeotiffError as GeotiffError
 from service.rasters.raster_header import Header as Header
@@ -130,9 +131,7 @@ class Reader:
                 self._open.close()
                 raise
 
-    def read(
-        self, window: tuple[int, int, int, int] | None = None, bands: Sequence[int] | None = None
-    ) -> npt.NDArray[Any]:
+    def read(self, window: PixelWindow | None = None, bands: Sequence[int] | None = None) -> npt.NDArray[Any]:
         """Pixels (bands, height, width) of a window (row_off, col_off, height, width) and 1-based bands.
 
         None are all of them.
@@ -165,7 +164,7 @@ class Reader:
             self._pixels = pixels
         return self._pixels
 
-    def read_mask(self, window: tuple[int, int, int, int] | None = None) -> npt.NDArray[np.bool_] | None:
+    def read_mask(self, window: PixelWindow | None = None) -> npt.NDArray[np.bool_] | None:
         """Where (height, width) the mask inside the file lets pixels through; None if it has none.
 
         Raises:

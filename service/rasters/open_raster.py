@@ -16,9 +16,8 @@ from model.tiles import find_missing
 from service.files import MTL_PART, QA_PART, Delivery, File, Source
 from service.nodata import Nodata, declare
 from service.rasters import mtl, quality
+from service.rasters.georeference import PixelWindow
 from service.rasters.geotiff import GeotiffError, Header, Limits, Reader
-
-PixelWindow = tuple[int, int, int, int]
 
 
 class OpenRaster:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.rasters.georeference import Affine, Georeference
+from service.rasters.georeference import Affine, Georeference, PixelWindow
 
 
 class GeotiffError(Exception):
@@ -82,10 +82,10 @@ class Header:
         return self.place.gsd_m(self.whole) if self.place else None
 
     @property
-    def whole(self) -> tuple[int, int, int, int]:
+    def whole(self) -> PixelWindow:
         """The window (row_off, col_off, height, width) of the whole file."""
         return (0, 0, self.height, self.width)
 
-    def footprint(self, window: tuple[int, int, int, int]) -> dict[str, Any] | None:
+    def footprint(self, window: PixelWindow) -> dict[str, Any] | None:
         """GeoJSON polygon, WGS 84, of a window (row_off, col_off, height, width)."""
         return self.place.footprint(window) if self.place else None

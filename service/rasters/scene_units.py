@@ -14,7 +14,8 @@ from model.clipping import clipped_warning
 from model.tile_errors import TileError, TileWarning
 from model.units import Units, resolve_units
 from service.parameters import TileParameters
-from service.rasters.open_raster import OpenRaster, PixelWindow
+from service.rasters.georeference import PixelWindow
+from service.rasters.open_raster import OpenRaster
 
 # A scene up to this size is looked at as a whole to tell its units, as a tile is; a larger one in patches.
 WHOLE_PIXELS = 1 << 20

@@ -14,9 +14,10 @@ from model.bands import BANDS
 from model.units import Units, to_dn
 from model.windows import TILE_SIZE, Window
 from service.http.spool import Spool
+from service.rasters.georeference import PixelWindow
 from service.rasters.geotiff import GeotiffError, Limits
 from service.rasters.kept_blocks import Kept, KeptBlocks, block_bytes
-from service.rasters.open_raster import OpenRaster, PixelWindow
+from service.rasters.open_raster import OpenRaster
 
 _ROWS = 64  # that are read on at least
 # Numbers that are read and converted at once, in whole blocks; some arrays of float64 are made of them.

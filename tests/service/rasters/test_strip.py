@@ -20,8 +20,9 @@ from model.windows import windows
 from service.files import Delivery, File
 from service.http.spool import Spool, SpoolError
 from service.rasters import strip
+from service.rasters.georeference import PixelWindow
 from service.rasters.geotiff import GeotiffError, Limits
-from service.rasters.open_raster import OpenRaster, PixelWindow
+from service.rasters.open_raster import OpenRaster
 from service.rasters.strip import Strip, steps
 from tests.rasters import dn_pixels, geotiff
 from tests.service import deliveries
