@@ -119,10 +119,10 @@ def _pooling_points(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -
     for source, metadata, shift in styles:
         found = {r["pooling"]: r for r in rows if (r["features"], r["metadata"]) == (source, metadata)}
         x = [i + shift for i, p in enumerate(poolings) if p in found]
-        errors = [found[p]["scores"][score] for p in poolings if p in found]
-        if errors:
+        scores = [found[p]["scores"][score] for p in poolings if p in found]
+        if scores:
             label = f"{source}, metadata {metadata}"
-            _points(axes, x, errors, COLOURS[source], MARKERS[source], label, hollow=metadata == "off")
+            _points(axes, x, scores, COLOURS[source], MARKERS[source], label, hollow=metadata == "off")
     for r in rows:
         if not r["pooling"]:
             e, colour = r["scores"][score], COLOURS[r["features"]]
@@ -178,7 +178,7 @@ def land_cover_chart(title: str, part: Mapping[str, Any]) -> Figure:
 def _points(
     axes: Axes,
     x: Sequence[float],
-    errors: Sequence[Mapping[str, float | None]],
+    estimates: Sequence[Mapping[str, float | None]],
     colour: str,
     marker: str,
     label: str,
@@ -186,7 +186,7 @@ def _points(
     hollow: bool = False,
 ) -> None:
     """Values with their intervals."""
-    known = [(a, e["value"], e["low"], e["high"]) for a, e in zip(x, errors, strict=True)]
+    known = [(a, e["value"], e["low"], e["high"]) for a, e in zip(x, estimates, strict=True)]
     xs = [a for a, v, *_ in known if v is not None]
     values = [v for _, v, *_ in known if v is not None]
     axes.plot(

@@ -62,7 +62,7 @@ def compare(
         "places": len(np.unique(task.places)),
         "classes": task.support,
         "folds": count,
-        "probes": with_differences([(f, p, s) for f, p, s in rows]),
+        "probes": with_differences(rows),
         "retrieval": {
             "chance": searches[0][3] if np.isfinite(searches[0][3]) else None,
             "rows": with_differences([(f, p, s) for f, p, s, _ in searches]),

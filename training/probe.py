@@ -102,7 +102,7 @@ def fit(task: Task, found: Frozen, *, pooling: Pooling | None = None, seed: int 
         final.weights.T,
         final.bias,
         final.standardiser.mean,
-        np.where(np.isfinite(final.standardiser.std), final.standardiser.std, np.inf),
+        final.standardiser.std,
     )
     return LinearProbe(
         task="multi-label" if task.multi_label else "multi-class",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from model.bands import BANDS
+from model.bands import BANDS, COMMON_NAMES
 from service.clients.errors import UnusableTileError
 from service.clients.links import is_link, without_query
 from service.clients.tiles import Tile, unicode
@@ -23,7 +23,7 @@ from service.files import MTL_PART, QA_PART
 
 SUFFIXES = (".json", ".geojson")  # of files with Items
 _ASSETS = {
-    **dict(zip(("coastal", "blue", "green", "red", "nir08", "swir16", "swir22"), BANDS, strict=True)),
+    **dict(zip(COMMON_NAMES, BANDS, strict=True)),
     "qa_pixel": QA_PART,
 }
 _MTL_ASSETS = ("mtl.json", "mtl.txt", "mtl.xml")

@@ -8,6 +8,8 @@ from starlette.responses import Response
 
 from service.errors import problem_of_status, problem_response
 
+_METHOD = "access-control-request-method"
+
 
 class Cors(CORSMiddleware):
     """Starlette's middleware, whose refusals are problem objects."""
@@ -18,10 +20,7 @@ class Cors(CORSMiddleware):
         if answer.status_code < 400:
             return answer
         came = bytes(answer.body).decode().replace("Disallowed CORS", "not allowed here:")
-        asked = f"{request_headers.get('origin', '')[:100]!r} would {request_headers.get(METHOD, '')[:20]!r}"
+        asked = f"{request_headers.get('origin', '')[:100]!r} would {request_headers.get(_METHOD, '')[:20]!r}"
         detail = f"{asked}, {came}; expected an origin of LANDMOE_CORS_ORIGINS that asks with GET or POST"
         kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
         return problem_response(problem_of_status(answer.status_code, detail, ""), kept)
-
-
-METHOD = "access-control-request-method"
