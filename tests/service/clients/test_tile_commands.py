@@ -218,14 +218,6 @@ def test_what_cannot_be_done(server: ServerProcess, folder: Path, arguments: lis
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
-def test_classify_without_probes_says_so(server: ServerProcess, folder: Path) -> None:
-    done = call("classify", str(folder / "01.tif"), "--url", server.url)
-    if done.exit_code == 0:  # the bundle of the package has probes by now
-        assert json.loads(done.stdout)["data"][0]["predictions"]
-    else:
-        assert "probe" in done.stderr
-
-
 def test_what_the_service_takes_of_a_tile_a_client_s_has() -> None:
     assert set(Tile.__dataclass_fields__) >= PER_TILE
 
