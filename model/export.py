@@ -21,13 +21,8 @@ from model.parity import Parity, measure
 PRECISIONS = ("fp32", "fp16")  # fp32 is in every bundle; fp16 is for GPUs
 
 VERSION = "0.1.0"  # of weights that came without one
-_OWN_FIELDS = (
-    "name",
-    "version",
-    "trained",
-    "metrics",
-    "card",
-)  # of the bundle itself; the rest is `training`
+# Of the bundle itself; the rest is `training`.
+_OWN_FIELDS = ("name", "version", "trained", "metrics", "card")
 
 
 class ExportError(Exception):

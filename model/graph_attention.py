@@ -70,10 +70,8 @@ def largest_score(fused: FusedEncoder, layer: FusedLayer) -> float:
     """
     G, d, m = fused.config.num_groups, layer.head_dim, fused.config.embed_dim
     both = np.vstack([layer.qkv.weight, layer.qkv.bias]).astype(np.float64).reshape(m + 1, G, -1, d)
-    queries, keys = (
-        both[:, :, :-2].transpose(1, 2, 0, 3),
-        both[:, :, -2].transpose(1, 2, 0),
-    )  # [G, R, m + 1, d]
+    queries = both[:, :, :-2].transpose(1, 2, 0, 3)  # [G, R, m + 1, d]
+    keys = both[:, :, -2].transpose(1, 2, 0)  # [G, d, m + 1]
     return float(np.linalg.norm(queries @ keys[:, None], 2, axis=(-2, -1)).max()) * (m + 1)
 
 

@@ -128,9 +128,8 @@ def routing(g: GraphNodes, fused: FusedEncoder) -> None:
 def _chosen(g: GraphNodes, names: list[str], experts: list[int], top_k: int) -> str:
     """Ones in the columns that the indices of all layers name, [B N, experts of all layers]."""
     index = g.node("Concat", [f"{name}.top_index" for name in names], "routing.index", axis=1)
-    first = np.repeat(np.cumsum([0, *experts[:-1]]), top_k).astype(
-        np.int64
-    )  # column of a layer's first expert
+    # The column of a layer's first expert.
+    first = np.repeat(np.cumsum([0, *experts[:-1]]), top_k).astype(np.int64)
     index = g.node("Add", [index, g.constant("routing.first", first)], "routing.columns_chosen")
     rows = g.node("Shape", [index], "routing.rows", start=0, end=1)
     shape = g.node(

@@ -2,6 +2,5 @@
 
 import os
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # before anything here imports ONNX Runtime; see model/__init__.py
+# Before anything here imports ONNX Runtime; see model/__init__.py.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -64,9 +64,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Asks to stop; the second time, ends the process as the signal does where nobody handles it."""
-        if (
-            sig == signal.SIGHUP
-        ):  # comes twice from a terminal that is closed: of its shell, and of the kernel
+        if sig == signal.SIGHUP:
+            # It comes twice from a terminal that is closed: of its shell, and of the kernel.
             signal.signal(sig, signal.SIG_IGN)
         elif self.should_exit:
             signal.signal(sig, signal.SIG_DFL)

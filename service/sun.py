@@ -23,18 +23,14 @@ def elevation(when: datetime, lat: float, lon: float) -> float:
         - 0.006758 * math.cos(2 * year)
         + 0.000907 * math.sin(2 * year)
     )
-    early = (
-        24
-        / (2 * math.pi)
-        * (  # hours that the sun is before the clock of its meridian
-            0.000075
-            + 0.001868 * math.cos(year)
-            - 0.032077 * math.sin(year)
-            - 0.014615 * math.cos(2 * year)
-            - 0.040849 * math.sin(2 * year)
-        )
+    equation = (  # of time: the radians that the sun is before the clock of its meridian
+        0.000075
+        + 0.001868 * math.cos(year)
+        - 0.032077 * math.sin(year)
+        - 0.014615 * math.cos(2 * year)
+        - 0.040849 * math.sin(2 * year)
     )
-    angle = math.radians(15 * (hours + lon / 15 + early - 12))
+    angle = math.radians(15 * (hours - 12) + lon) + equation
     here = math.radians(lat)
     height = math.sin(here) * math.sin(declination) + math.cos(here) * math.cos(declination) * math.cos(angle)
     return math.degrees(math.asin(min(1.0, max(-1.0, height))))

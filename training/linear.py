@@ -170,9 +170,8 @@ def tuned(
     for fold in np.unique(folds):
         inside, outside = folds != fold, folds == fold
         w = None
-        for i, c in enumerate(
-            C_GRID
-        ):  # from strong to weak regularisation, each from the last one's solution
+        # From strong to weak regularisation, each from the last one's solution.
+        for i, c in enumerate(C_GRID):
             w = logistic(small[inside], y[inside], c, multi_label=multi_label, start=w)
             logits[i, outside] = small[outside] @ w[:-1] + w[-1]
     link = sigmoid if multi_label else softmax

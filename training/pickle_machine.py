@@ -121,12 +121,8 @@ class _Machine:
         if type(target) is not dict:
             raise PickleError(f"it sets items of {described(target)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            if type(key) not in (
-                str,
-                int,
-                float,
-                bool,
-            ):  # hashing a tuple of tuples of tuples can take for ever
+            # Hashing a tuple of tuples of tuples can take for ever.
+            if type(key) not in (str, int, float, bool):
                 raise PickleError(f"it has a dict with a key of type {described(key)}")
             target[key] = value
 

@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 from model.bands import DN_OFFSET, DN_SCALE
 
 TRUE_COLOUR = (3, 2, 1)  # red, green, blue: SR_B4, SR_B3, SR_B2
-FALSE_COLOUR = (
-    5,
-    4,
-    3,
-)  # short-wave infrared, near infrared, red: vegetation green, bare soil pink, water black
+# Short-wave infrared, near infrared, red: vegetation green, bare soil pink, water black.
+FALSE_COLOUR = (5, 4, 3)
 PERCENTILES = (2.0, 98.0)
 MIN_SPAN = 0.04  # reflectance; below it a stretch shows noise (open water)
 GAMMA = 1 / 1.3  # lifts the dark tones in which vegetation lies

@@ -154,9 +154,8 @@ class RedisStore:
 
     async def _mget(self, keys: Sequence[bytes]) -> list[Any]:
         values = await self._redis.mget(keys)
-        if not isinstance(values, list) or len(values) != len(
-            keys
-        ):  # a proxy between, or answers out of step
+        # What comes through a proxy may be anything, and answers may be out of step.
+        if not isinstance(values, list) or len(values) != len(keys):
             raise InvalidResponse(
                 f"{len(keys)} keys were asked for and something else than {len(keys)} values came"
             )

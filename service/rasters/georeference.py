@@ -22,9 +22,8 @@ _ANTIMERIDIAN = 180.0
 _WIDE = 20.0  # degrees of longitude from the centre: beyond, the ends of an edge do not tell its way
 _STEPS = 16  # of such an edge
 _LEAST_WIDTH = 1e-9  # degrees, a tenth of a millimetre: more than rounding leaves
-_MAX_CACHED = (
-    64  # transformers a thread keeps: all UTM zones in use at once, but not what an attacker invents
-)
+# Transformers a thread keeps: all UTM zones in use at once, but not what an attacker invents.
+_MAX_CACHED = 64
 _cache = threading.local()  # pyproj objects belong to the thread that made them
 
 

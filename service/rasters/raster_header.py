@@ -28,9 +28,7 @@ class Limits:
 
     max_pixels: int = 64_000_000  # width * height: a scene of 8,000 x 8,000
     max_bands: int = 64
-    max_decoded_bytes: int = (
-        1 << 30
-    )  # of all bands, and of the largest strip or tile: what a bomb may unpack to
+    max_decoded_bytes: int = 1 << 30  # of all bands, and of the largest block: what a bomb may unpack to
     max_strip_bytes: int = 1 << 28  # of the rows of a scene that are read at once
 
 

@@ -19,20 +19,8 @@ MAX_DIRECTORIES = 1000  # overviews and masks: real files have some ten
 _GDAL_METADATA = 42112  # XML with band names, scales and offsets
 _SAMPLES_PER_PIXEL = 277
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # struct's formats of TIFF's types
-_SIZES = {
-    3: 2,
-    4: 4,
-    5: 8,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}  # bytes; others have 1
+# Bytes of TIFF's types; others have 1.
+_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Kinds of samples; pixel size, tie points and matrix; GeoKeys; GDAL's metadata and nodata.
 _MEANING = frozenset({338, 339, 33550, 33922, 34264, 34735, 34736, 34737, _GDAL_METADATA, 42113})
 _PLACES_OF_BLOCKS = frozenset({273, 279, 324, 325})  # offsets and sizes, one for each strip or tile

@@ -17,9 +17,8 @@ from model.moe_mae import Encoder
 def test_it_is_what_the_graph_multiplies(size: str) -> None:
     config = SIZES[size]
     graph = onnx.shape_inference.infer_shapes(to_onnx(fuse(Encoder(config).eval()))).graph
-    assert flops_per_tile(config) == pytest.approx(
-        _of_products(graph, config), rel=0.001
-    )  # pooling is not counted
+    # Pooling is not counted.
+    assert flops_per_tile(config) == pytest.approx(_of_products(graph, config), rel=0.001)
 
 
 def test_size_s() -> None:

@@ -99,9 +99,8 @@ def test_other_data_does_not_move_a_place() -> None:
 
 
 def test_a_draw_does_not_depend_on_the_order_of_tiles() -> None:
-    lat = [
-        base + step * 5.5 * KM for base in range(-60, 60, 3) for step in range(5)
-    ]  # places of several cells
+    # Places of several cells.
+    lat = [base + step * 5.5 * KM for base in range(-60, 60, 3) for step in range(5)]
     place, names = split(lat, validation=0.3, test=0.3)
     assert len(set(place)) == 40
     assert split(lat[::-1], validation=0.3, test=0.3)[1] == names[::-1]

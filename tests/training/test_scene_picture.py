@@ -48,12 +48,8 @@ def test_windows_lie_where_they_are_and_alike_ground_looks_alike(found: Checkpoi
     assert left.get_xlim() == right.get_xlim() == (0, 240)
     assert left.get_ylim() == right.get_ylim() == (160, 0)
     (image,) = right.get_images()
-    assert tuple(image.get_extent()) == (
-        10,
-        230,
-        150,
-        10,
-    )  # half a window less half a stride inside the scene
+    # Half a window less half a stride inside the scene.
+    assert tuple(image.get_extent()) == (10, 230, 150, 10)
     colours = np.asarray(image.get_array())
     assert colours.shape == (7, 11, 3)
     assert (colours[:3, :3] == 1).all()  # rows and columns 0, 20 and 40: all fill

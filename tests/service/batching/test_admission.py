@@ -135,10 +135,8 @@ def test_a_single_tile_does_not_wait_behind_a_large_request() -> None:
         await asyncio.sleep(0)
         engine.gate.set()
         await single
-        assert ["cls" in outputs for outputs in engine.asked[:2]] == [
-            False,
-            True,
-        ]  # next to the one in flight
+        # It is next to the one in flight.
+        assert ["cls" in outputs for outputs in engine.asked[:2]] == [False, True]
         await large
 
     run(body, queue_size=600)
