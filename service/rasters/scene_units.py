@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model import tiles
 from model.clipping import clipped_warning
-from model.tile_errors import TileError, TileWarning
+from model.tile_errors import TileWarning
 from model.units import Units, resolve_units
 from service.parameters import TileParameters
 from service.rasters.georeference import PixelWindow
@@ -83,9 +83,9 @@ def _looked_at(
     raster: OpenRaster, bands: tuple[int, ...], windows: list[PixelWindow]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if len(windows) == 1:
-        pixels = _read(raster, bands, windows[0])
+        pixels = raster.read(windows[0], bands)
     else:
-        parts = (_read(raster, bands, window).reshape(len(bands), 1, -1) for window in windows)
+        parts = (raster.read(window, bands).reshape(len(bands), 1, -1) for window in windows)
         first = next(parts)
         pixels = np.empty((*first.shape[:2], sum(rows * cols for *_, rows, cols in windows)), first.dtype)
         end = 0
@@ -94,16 +94,6 @@ def _looked_at(
             end += part.shape[2]
     valid = np.logical_not(tiles.find_missing(pixels, raster.header.nodata).any(axis=0))
     return pixels, np.asarray(valid)
-
-
-def _read(raster: OpenRaster, bands: tuple[int, ...], window: PixelWindow) -> NDArray[Any]:
-    pixels = raster.read(window, bands)
-    if pixels.dtype.kind not in "iuf":
-        raise TileError(
-            "unsupported-pixel-type",
-            f"pixels are {pixels.dtype}; expected integers or floating-point numbers",
-        )
-    return pixels
 
 
 def _patches(raster: OpenRaster) -> list[PixelWindow]:
