@@ -63,9 +63,9 @@ _ROWS: dict[str, list[tuple[tuple[str, ...], dict[str, str]]]] = {
 }
 
 
-def read_records(folder: Path = RECORDS) -> dict[str, Record]:
+def read_records() -> dict[str, Record]:
     """Records by the name of their bench."""
-    found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+    found = (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json")))
     return {record["bench"]: record for record in found}
 
 

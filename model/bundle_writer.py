@@ -111,9 +111,7 @@ def rewrite(
     bundle: Bundle,
     path: Path | None = None,
     *,
-    version: str | None = None,
     metrics: Mapping[str, Any] | None = None,
-    parity: Mapping[str, Any] | None = None,
     card: str | None = None,
     files: Mapping[str, bytes | Path] | None = None,
 ) -> Bundle:
@@ -128,13 +126,13 @@ def rewrite(
     return write(
         path or bundle.path,
         name=bundle.name,
-        version=bundle.version if version is None else version,
+        version=bundle.version,
         trained=bundle.trained,
         config=bundle.config,
         preprocessing=bundle.preprocessing,
         training=bundle.training,
         metrics=bundle.metrics if metrics is None else metrics,
-        parity=bundle.parity if parity is None else parity,
+        parity=bundle.parity,
         card=bundle.card if card is None else card,
         files=kept | dict(files or {}),
     )

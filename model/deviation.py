@@ -7,7 +7,6 @@ of embeddings, and the share of tokens that keep their experts is said beside th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ MIN_COSINE = {"mean": 0.9995, "patch_mean": 0.9995, "cls": 0.998}
 COMPARED = (*MIN_COSINE, "tokens")
 
 Array = NDArray[np.float32]
-Batch = tuple[NDArray[np.uint16], Array]
 
 
 @dataclass
@@ -87,21 +85,18 @@ def measure_deviation(
     other: bytes,
     config: ModelConfig,
     precision: str,
-    tiles: Iterable[Batch] | None = None,
 ) -> Deviation:
-    """Run two ONNX forms of an encoder on the same tiles, on the CPU.
+    """Run two ONNX forms of an encoder on the tiles of parity.py, on the CPU.
 
     Args:
         exact: the fp32 encoder, serialised.
         other: with the same inputs, outputs and names of nodes; see graph.py.
         config: of both.
         precision: what the other computes in.
-        tiles: batches of `dn` uint16 (B, C, S, S) and `metadata` float32 (B, 4, 2); those that parity.py
-            makes by default.
     """
     reference, session = _session(exact, config), _session(other, config)
     deviation = Deviation(precision)
-    for dn, metadata in batches(config) if tiles is None else tiles:
+    for dn, metadata in batches(config):
         found = _run(session, config, dn, metadata)
         deviation.add(found, _run(reference, config, dn, metadata))
         for i in {0, len(dn) // 2, len(dn) - 1}:

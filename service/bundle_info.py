@@ -36,9 +36,9 @@ def as_dict(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def show(bundle: Bundle, console: Console | None = None) -> None:
+def show(bundle: Bundle) -> None:
     """Prints a bundle for people."""
-    console = Console() if console is None else console
+    console = Console()
     table = Table(title=f"{bundle.name} {bundle.version}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -13,7 +13,8 @@ from training import stretch
 from training.charts import BLACK, BLUE, GREY, RED, figure
 from training.tasks import Task
 
-COLUMNS = 4
+TILES = 20
+COLUMNS = 4  # of them
 SHORT = {
     "Land principally occupied by agriculture, with significant areas of natural vegetation": (
         "Agriculture with natural vegetation"
@@ -59,9 +60,7 @@ def verdicts(
     return sorted(found, key=lambda v: (not (v.true and v.predicted), v.true, -v.probability))
 
 
-def sheet(
-    task: Task, probabilities: NDArray[np.float64], threshold: float, *, count: int = 20, seed: int = 0
-) -> Figure:
+def sheet(task: Task, probabilities: NDArray[np.float64], threshold: float, *, seed: int = 0) -> Figure:
     """Tiles of a multi-label task with their true and predicted labels.
 
     The tiles are drawn at random, neither good nor bad ones picked.
@@ -70,10 +69,9 @@ def sheet(
         task: N tiles.
         probabilities: (N, C), each from probes that were fitted without the tile's place.
         threshold: from which a label counts as predicted.
-        count: tiles shown.
         seed: of the draw.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(task.tiles))[:count])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(task.tiles))[:TILES])
     raw = task.tiles.take(chosen).raw()
     rows = -(-len(chosen) // COLUMNS)
     made = figure(13.5, 1.95 * rows + 1.0)

@@ -52,7 +52,6 @@ class TileSet:
         packed: PackedSet,
         split: str | None,
         *,
-        sources: tuple[str, ...] | None = None,
         min_valid_fraction: float = 0.0,
         nodata_fill: NodataFill = "as_is",
         band_means: tuple[float, ...] = MEAN,
@@ -62,28 +61,20 @@ class TileSet:
         Args:
             packed: the set.
             split: a name in `SPLITS`, or None for all tiles.
-            sources: names of sources; None for all.
             min_valid_fraction: tiles with fewer valid pixels are left out.
             nodata_fill: what invalid pixels are fed as.
             band_means: DN, for `band_mean`.
 
         Raises:
-            PackError: an unknown source, or no tile is left.
+            PackError: no tile is left.
         """
-        names = packed.sources()
-        if unknown := sorted(set(sources or ()) - set(names)):
-            raise PackError(
-                f"no source {', '.join(unknown)} in {packed.path}; it has {', '.join(np.unique(names))}"
-            )
         keep = packed.column("valid_fraction") >= max(min_valid_fraction, np.finfo(np.float32).tiny)
         if split is not None:
             keep &= packed.column("split") == SPLITS.index(split)
-        if sources is not None:
-            keep &= np.isin(names, sources)
         if not keep.any():
             raise PackError(
-                f"{packed.path}: no tile in split {split!r} with sources {sources or 'all'} and a share of "
-                f"valid pixels of {min_valid_fraction:g} or more; its tiles by split: {packed.by_split}"
+                f"{packed.path}: no tile in split {split!r} with a share of valid pixels of "
+                f"{min_valid_fraction:g} or more; its tiles by split: {packed.by_split}"
             )
         counts = [s.count for s in packed.shards]
         self._shard = np.repeat(np.arange(len(counts)), counts)[keep]
@@ -93,7 +84,7 @@ class TileSet:
         self._b1_estimated = packed.column("b1_estimated")[keep]
         self._nodata_fill: NodataFill = nodata_fill
         self._band_means = band_means
-        self.sources = names[keep]
+        self.sources = packed.sources()[keep]
         self.places = packed.column("place")[keep]
 
     def __len__(self) -> int:

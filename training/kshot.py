@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +26,6 @@ def curves(
     *,
     multi_label: bool,
     draws: int,
-    shots: Sequence[int | None] = SHOTS,
     seed: int = 0,
 ) -> dict[str, dict[str, list[float]]]:
     """Scores of every draw, the same tiles for all features, so that they can be compared draw by draw.
@@ -41,20 +38,19 @@ def curves(
         places: (N,); the places of a draw's training tiles and of its test tiles are different ones.
         multi_label: the task.
         draws: how many.
-        shots: tiles per class.
         seed: of the draws.
 
     Returns:
-        By feature name and shots (`all` for None): one score per draw.
+        By feature name and tiles per class (`all` of them): one score per draw.
     """
     score = "micro_map" if multi_label else "accuracy"
-    results: dict[str, dict[str, list[float]]] = {n: {str(k or "all"): [] for k in shots} for n in features}
+    results: dict[str, dict[str, list[float]]] = {n: {str(k or "all"): [] for k in SHOTS} for n in features}
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw])
         names = rng.permutation(np.unique(places))
         held = np.isin(places, names[: max(1, round(HELD_OUT * len(names)))])
         pool, test = np.flatnonzero(~held), np.flatnonzero(held)
-        for k in shots:
+        for k in SHOTS:
             rows = pool if k is None else choose(truth, rng.permutation(pool), k)
             for name, x in features.items():
                 scale = Standardiser.of(x[rows])

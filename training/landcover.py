@@ -204,11 +204,11 @@ def under(tiles: Tiles, cover: Cover) -> tuple[Windows, NDArray[np.int64]]:
     ), index
 
 
-def blocks(centre: FloatArray, count: int = BLOCKS) -> NDArray[np.int64]:
+def blocks(centre: FloatArray) -> NDArray[np.int64]:
     """Strip number (N,) of every window, along the side on which the windows extend further."""
     axis = int(np.argmax(np.ptp(centre, axis=0)))
     along = centre[:, axis]
-    edges = np.quantile(along, np.linspace(0, 1, count + 1)[1:-1])
+    edges = np.quantile(along, np.linspace(0, 1, BLOCKS + 1)[1:-1])
     result: NDArray[np.int64] = np.searchsorted(edges, along, side="right").astype(np.int64)
     return result
 

@@ -145,7 +145,6 @@ def reconstruct(
     dn: NDArray[np.uint16],
     encodings: NDArray[np.float32],
     noise: NDArray[np.float32],
-    mask_ratio: float = MASK_RATIO,
     valid: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """The decoder's z-scores (B, 7, S, S) of all patches, visible ones included.
@@ -156,7 +155,7 @@ def reconstruct(
     measured = None if valid is None else torch.from_numpy(valid)
     with torch.inference_mode():
         result = model(
-            torch.from_numpy(dn), torch.from_numpy(encodings), torch.from_numpy(noise), mask_ratio, measured
+            torch.from_numpy(dn), torch.from_numpy(encodings), torch.from_numpy(noise), valid=measured
         )
         folded = torch.nn.functional.fold(
             result.predicted.transpose(1, 2), config.image_size, config.patch_size, stride=config.patch_size

@@ -11,11 +11,10 @@ from rich.table import Table
 _WIDTH = 150  # where there is no terminal that has one
 
 
-def show(record: Mapping[str, Any], console: Console | None = None) -> None:
+def show(record: Mapping[str, Any]) -> None:
     """Prints a record: medians, and by how much rounds lay off the median of each row's first figure."""
-    if console is None:
-        console = Console()
-        console = console if console.is_terminal else Console(width=_WIDTH)
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDTH)
     machine = record["machine"]
     console.print(
         f"{record['bench']}: {record['rounds']} rounds on {machine['cpus']} CPUs of {machine['cpu']}, "

@@ -72,8 +72,6 @@ def test_splits_and_valid_fraction_choose_tiles(folder: Path) -> None:
         TileSet(found, "test")
     with pytest.raises(PackError, match=r"valid pixels of 1\.5 or more"):
         TileSet(found, None, min_valid_fraction=1.5)
-    with pytest.raises(PackError, match="no source other"):
-        TileSet(found, None, sources=("other",))
 
 
 def test_the_eight_symmetries_are_those_of_the_square() -> None:
