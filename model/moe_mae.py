@@ -32,7 +32,11 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Raw DN and metadata encodings to tokens. The z-score is part of the network."""
+    """Raw DN and metadata encodings to tokens. The z-score is part of the network.
+
+    Raises:
+        ValueError: statistics of another number of bands than the network takes.
+    """
 
     mean: Tensor
     std: Tensor
@@ -73,6 +77,9 @@ class Encoder(nn.Module):
             z: [B, C, S, S] from `standardise`.
             metadata: [B, 4, 2], (week, hour, lat, lon) x (sin, cos); zeros where unknown.
             visible: [B, K] int64 indices of the patches to see; all of them without it.
+
+        Raises:
+            ValueError: tiles or metadata of another shape.
         """
         cfg = self.config
         if z.shape[1:] != (cfg.in_channels, cfg.image_size, cfg.image_size):

@@ -167,7 +167,11 @@ def folded(
 
 
 def encode(probe: LinearProbe) -> bytes:
-    """The probe as the bytes of a safetensors file; the same probe gives the same bytes."""
+    """The probe as the bytes of a safetensors file; the same probe gives the same bytes.
+
+    Raises:
+        ProbeError: metrics that are no JSON.
+    """
     header = {
         "format": FORMAT,
         "task": probe.task,

@@ -221,7 +221,11 @@ def _ridge_path(x: FloatArray, y: FloatArray, test: FloatArray) -> FloatArray:
 
 
 def place_folds(places: NDArray[np.generic], count: int, seed: int) -> IntArray:
-    """Fold number (N,) of every tile; a place is never in two folds."""
+    """Fold number int64 (N,) of every tile; a place is never in two folds.
+
+    Raises:
+        ValueError: fewer than two places.
+    """
     number = min(count, len(np.unique(places)))
     if number < 2:
         raise ValueError(f"{number} place; expected at least 2 to hold some out")

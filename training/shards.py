@@ -65,6 +65,9 @@ class Shard:
         `lat`, `lon` float64 degrees and `gsd` float32 metres, NaN where unknown. `b1_estimated` bool. `id`,
         `group`, `labels` ('|' between several, '' for none) and `time` (ISO 8601, '' unknown) text. `place`
         int32 and `split` uint8, an index into `SPLITS`.
+
+        Raises:
+            PackError: it cannot be read, or has another number of rows than the shard has tiles.
         """
         try:
             array: NDArray[Any] = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)

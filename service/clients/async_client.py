@@ -48,6 +48,10 @@ class AsyncClient:
         tiles_per_request: fewer where the service allows fewer.
         headers: sent with every request; `{"Cache-Control": "no-cache"}` has everything computed afresh.
         transport: of httpx, instead of a connection to `url`.
+
+    Raises:
+        TransportError: the URL, a header or the key cannot be used.
+        ValueError: `concurrency` or `tiles_per_request` below 1.
     """
 
     def __init__(

@@ -39,6 +39,9 @@ class RasterWriter:
     the index of the most probable label, and a colour for each of up to 255; `geotiff-probabilities` one
     float32 band for each label. Tags have the labels, the probe and the model's digest. Windows that were
     skipped or failed are nodata.
+
+    Raises:
+        RequestError: `too-large`, more than `MAX_BYTES` of pixels.
     """
 
     def __init__(self, file: SpoolFile, head: Head, grid: Grid, *, classes: bool) -> None:

@@ -141,7 +141,11 @@ async def _parse_form(request: Request, settings: Settings, share: Share) -> For
 
 
 def check_charset(request: Request) -> None:
-    """RFC 7578 has no charset for a form. Some clients send one, and Python has codecs that are none."""
+    """RFC 7578 has no charset for a form. Some clients send one, and Python has codecs that are none.
+
+    Raises:
+        RequestError: `unsupported-media-type`.
+    """
     _, options = parse_options_header(request.headers["content-type"])
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in CHARSETS:
