@@ -9,15 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RequestError, ServiceError, problem, problem_response
 from service.http.api_keys import ApiKeys
+from service.http.unread import MIN_BYTES_PER_S
 from service.http.within import Within
 
 API_KEY = "X-API-Key"
 # Orchestrators and Prometheus have no key, and the documentation tells nothing about the data.
 _OPEN = frozenset({"/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
 _OPEN_BELOW = "/docs/assets/"
-
-# A body slower than this on average is no connection that anyone works with: it holds memory and a slot.
-_MIN_BYTES_PER_S = 1_000
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -130,7 +128,7 @@ class _Body:
             return await self._receive()
         now = time.monotonic()
         # The first silence is free; after that the whole body must have come at the slowest rate.
-        allowed_s = self._start + self._timeout_s + self._received / _MIN_BYTES_PER_S - now
+        allowed_s = self._start + self._timeout_s + self._received / MIN_BYTES_PER_S - now
         try:
             message = await Within(self._receive(), max(0.0, min(self._timeout_s, allowed_s)))
         except TimeoutError as error:
@@ -138,7 +136,7 @@ class _Body:
             raise RequestError(
                 "slow-body",
                 f"{self._received:,} bytes of the body came in {now - self._start:.0f} s and then too few; "
-                f"expected no silence over {self._timeout_s:g} s, and {_MIN_BYTES_PER_S:,} bytes/s",
+                f"expected no silence over {self._timeout_s:g} s, and {MIN_BYTES_PER_S:,} bytes/s",
                 {"Connection": "close"},
             ) from error
         self._received += len(message.get("body", b""))

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem_of_status
 from service.http.one_write import OneWrite
-from service.http.unread import Unread
+from service.http.unread import MIN_BYTES_PER_S, Unread
 from service.json_text import dumps
 from service.telemetry import metrics
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Query parameters and headers of one request: ten times what browsers and proxies send.
 _MAX_HEADER_BYTES = 65_536
-# The rest of a body that nobody waits for: a client that sends less is none that will read its answer.
-_MIN_BYTES_PER_S = 1_000
 _UNREAD = 4  # times the time for headers: how long an answer may lie there; clients may have to think
 
 
@@ -183,7 +181,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.header_timeout_s, self._check_rest)
 
     def _check_rest(self) -> None:
-        if self._bytes_of_rest < _MIN_BYTES_PER_S * self.header_timeout_s:
+        # A client that sends less of a body that nobody waits for is none that will read its answer.
+        if self._bytes_of_rest < MIN_BYTES_PER_S * self.header_timeout_s:
             self.transport.close()
         else:
             self._bytes_of_rest = 0

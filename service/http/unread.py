@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-_MIN_BYTES_PER_S = 1_000  # as bodies must come
+# A connection slower than this on average, either way, is none that anyone works with: it holds memory and
+# a slot.
+MIN_BYTES_PER_S = 1_000
 
 
 class Unread:
@@ -39,7 +41,7 @@ class Unread:
 
     def _check(self) -> None:
         read = self._waiting - self._transport.get_write_buffer_size()
-        if read < _MIN_BYTES_PER_S * self._period_s:
+        if read < MIN_BYTES_PER_S * self._period_s:
             self._transport.abort()
         else:
             self.watch()
