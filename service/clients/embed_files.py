@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import IO, Any, cast
 
 from service.clients.answers import counted, model_of
 from service.clients.async_client import AsyncClient
@@ -36,7 +36,7 @@ class Outcome:
     """What became of the files.
 
     Attributes:
-        content: to write; None if all failed.
+        written: whether the output was; not if all failed.
         failures: who failed, and why.
         tiles: in all.
         unanswered: tiles of requests that the service could not answer; another time it may.
@@ -44,7 +44,7 @@ class Outcome:
         warned: results by the codes of their warnings.
     """
 
-    content: bytes | None
+    written: bool
     failures: list[tuple[str, str]]
     tiles: int
     unanswered: int
@@ -60,8 +60,9 @@ async def run(
     wanted: str,
     kept: KeptAnswers,
     show: Show,
+    output: Callable[[], AbstractContextManager[IO[bytes]]],
 ) -> Outcome:
-    """Asks a service about tiles and puts its answers together.
+    """Asks a service about tiles and writes its answers to one file.
 
     Args:
         client: entered.
@@ -71,6 +72,7 @@ async def run(
         wanted: the service's name of the format.
         kept: answers of a run before, which are not asked for again; those of this one are added.
         show: told how far it is.
+        output: opens the file to write; not called if all failed.
 
     Raises:
         ClientError: nothing could be asked at all: no connection, no right to.
@@ -121,25 +123,32 @@ async def run(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(request)) for request in divided]
     answers = [answer for task in tasks for answer in task.result()]
-    failures: list[Item] = []
     summary: dict[str, int] = {}
     warned: dict[str, int] = {}
-    content: bytes | None = None
-    for request, found, said in answers:
-        piece = kept[found] if isinstance(found, str) else found
+    for _, _, said in answers:
         for total, text in zip((summary, warned), said.split("\n"), strict=False):
             count(total, counted(text))
-        if isinstance(piece, bytes):
-            # One answer that is already in the format wanted is kept as it came.
-            content = piece if len(answers) == 1 and wire == wanted else b""
+
+    def piece_of(found: Piece | str) -> Piece:
+        return kept[found] if isinstance(found, str) else found
+
+    bodies = [found for _, found, _ in answers if not isinstance(found, list)]
+    with output() if bodies else nullcontext() as file:
+        if file is not None and len(answers) == 1 and wire == wanted:
+            file.write(cast(bytes, piece_of(bodies[0])))  # already in the format wanted: as it came
+        elif file is not None and merge is not None:
+            merge.begin(file, (cast(bytes, piece_of(found)) for found in bodies))
+        failures: list[Item] = []
+        for request, found, _ in answers:
+            piece = piece_of(found)
+            if merge is not None:
+                failures += merge.add(piece, request.indices)
+            elif isinstance(piece, list):
+                failures += piece
         if merge is not None:
-            failures += merge.add(piece, request.indices)
-        elif isinstance(piece, list):
-            failures += piece
-    if content == b"" and merge is not None:
-        content = merge.finish()
+            merge.finish()
     told = [(tiles[item["index"]].label, _reason(item["error"])) for item in failures]
-    return Outcome(content, told, len(tiles), unanswered, summary, warned)
+    return Outcome(bool(bodies), told, len(tiles), unanswered, summary, warned)
 
 
 async def _piece(

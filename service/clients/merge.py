@@ -1,7 +1,8 @@
 """The answers to several requests → one file, as a single request would have been answered.
 
-Each merger is given the answers in the order of the tiles. An answer is the body of a response in the
-merger's wire format; or, where all tiles of a request failed, their items with `index`, `id` and `error`.
+Each merger is given the answers in the order of the tiles, and writes them one by one: memory does not grow
+with them. An answer is the body of a response in the merger's wire format; or, where all tiles of a request
+failed, their items with `index`, `id` and `error`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.clients.npy_file import NpyFile
 from service.clients.results import decoded
 from service.json_text import dumps
 
@@ -28,8 +30,16 @@ class Merger(Protocol):
     wire_format: str
     """What the service is asked for."""
 
+    def begin(self, file: IO[bytes], bodies: Iterator[bytes], /) -> None:
+        """Begins to write.
+
+        Args:
+            file: binary, in which one can go back.
+            bodies: of all answers that will be added, one at least; for what must be known before.
+        """
+
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
-        """Takes the answer to one request.
+        """Takes the answer to one request, and writes it where that was begun.
 
         Args:
             piece: what came.
@@ -39,8 +49,8 @@ class Merger(Protocol):
             The items that have an error, with their index among all tiles.
         """
 
-    def finish(self) -> bytes:
-        """The file."""
+    def finish(self) -> None:
+        """Writes the end of the file."""
 
 
 class JsonMerger:
@@ -49,27 +59,37 @@ class JsonMerger:
     def __init__(self, wire_format: str) -> None:
         self.wire_format = wire_format
         self._key = "features" if wire_format == "geojson" else "data"
-        self._head: dict[str, Any] = {}
-        self._items: list[Item] = []
+        self._file: IO[bytes] | None = None
+        self._between = b""
         self._summary: dict[str, int] = {}
+
+    def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
+        """See `Merger.begin`."""
+        body = orjson.loads(next(bodies))
+        head = {name: value for name, value in body.items() if name not in (self._key, "summary")}
+        file.write(dumps({**head, self._key: []}).removesuffix(b"]}"))
+        self._file = file
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
         if isinstance(piece, bytes):
             body = orjson.loads(piece)
-            items = body.pop(self._key)
-            count(self._summary, body.pop("summary"))
-            self._head = self._head or body
+            items = body[self._key]
+            count(self._summary, body["summary"])
             _renumber((self._properties(item) for item in items), indices)
         else:
             items = [_feature(item) for item in piece] if self._key == "features" else piece
             count(self._summary, all_failed(piece))
-        self._items += items
+        if self._file is not None:
+            for item in items:
+                self._file.write(self._between + dumps(item))
+                self._between = b","
         return [p for item in items if (p := self._properties(item)).get("error") is not None]
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See `Merger.finish`."""
-        return dumps({**self._head, self._key: self._items, "summary": self._summary})
+        if self._file is not None:
+            self._file.write(b'],"summary":' + dumps(self._summary) + b"}")
 
     def _properties(self, item: Item) -> Item:
         properties: Item = item["properties"] if self._key == "features" else item
@@ -82,7 +102,11 @@ class NdjsonMerger:
     wire_format = "ndjson"
 
     def __init__(self) -> None:
-        self._file = io.BytesIO()
+        self._file: IO[bytes] | None = None
+
+    def begin(self, file: IO[bytes], _bodies: Iterator[bytes]) -> None:
+        """See `Merger.begin`."""
+        self._file = file
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
@@ -90,13 +114,13 @@ class NdjsonMerger:
         if isinstance(items, bytes):
             items = [orjson.loads(line) for line in items.splitlines() if line]
             _renumber(items, indices)
-        for item in items:
-            self._file.write(dumps(item) + b"\n")
+        if self._file is not None:
+            for item in items:
+                self._file.write(dumps(item) + b"\n")
         return [item for item in items if item.get("error") is not None]
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See `Merger.finish`."""
-        return self._file.getvalue()
 
 
 class NpyMerger:
@@ -108,28 +132,38 @@ class NpyMerger:
 
     def __init__(self, *, scenes: bool) -> None:
         self.wire_format = "npy" if scenes else "base64"
-        self._rows: list[NDArray[np.float32] | None] = []
+        self._file: NpyFile | None = None
+
+    def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
+        """See `Merger.begin`."""
+        found = (row for body in bodies for row in self._rows(body)[0] if row is not None)
+        self._file = NpyFile(file, next(found).shape)
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
-        if isinstance(piece, bytes) and self.wire_format == "npy":
-            self._rows += list(np.lib.format.read_array(io.BytesIO(piece), allow_pickle=False))
-            return []
+        rows, items = self._rows(piece)
         if isinstance(piece, bytes):
-            body = orjson.loads(piece)
-            _renumber(body["data"], indices)
-            items, dim = body["data"], body["dim"]
-        else:
-            items, dim = piece, 0
-        for item in items:
-            self._rows.append(decoded(item["embedding"], dim) if "embedding" in item else None)
+            _renumber(items, indices)
+        if self._file is not None:
+            missing = np.full(self._file.shape, math.nan, np.float32)
+            for row in rows:
+                self._file.add((missing if row is None else row)[None])
         return [item for item in items if item.get("error") is not None]
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See `Merger.finish`."""
-        found = next(row for row in self._rows if row is not None)
-        missing = np.full_like(found, math.nan)
-        return npy(np.stack([missing if row is None else row for row in self._rows]))
+        if self._file is not None:
+            self._file.finish()
+
+    def _rows(self, piece: Piece) -> tuple[Sequence[NDArray[np.float32] | None], list[Item]]:
+        """An array for each row, or None; and items, where it has any."""
+        if isinstance(piece, bytes) and self.wire_format == "npy":
+            return list(np.lib.format.read_array(io.BytesIO(piece), allow_pickle=False)), []
+        if not isinstance(piece, bytes):
+            return [None] * len(piece), piece
+        body = orjson.loads(piece)
+        items, dim = body["data"], body["dim"]
+        return [decoded(item["embedding"], dim) if "embedding" in item else None for item in items], items
 
 
 def merger(output_format: str, route: str, *, scenes: bool) -> Merger:
@@ -158,13 +192,6 @@ def merger(output_format: str, route: str, *, scenes: bool) -> Merger:
 
         return ParquetMerger()
     raise ValueError(f"{output_format} holds one scene; several tiles were given")
-
-
-def npy(values: NDArray[np.float32]) -> bytes:
-    """An array in the NPY format, version 1.0."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, values, version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _renumber(items: Iterator[Item] | Sequence[Item], indices: Sequence[int]) -> None:

@@ -3,62 +3,89 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import parquet
 
-from service.clients.merge import Item, Piece, all_failed, count, npy
-from service.formats.parquet import label_columns
+from service.clients.merge import Item, Piece, all_failed, count
+from service.clients.npy_file import NpyFile
+from service.formats.parquet import REPETITIVE, label_columns, rows_per_group
 
 
 class ParquetMerger:
-    """Rows of all answers under the schema with most columns; what the file says of itself is made of all."""
+    """Rows of all answers under the schema with most columns; what the file says of itself is made of all.
+
+    In groups of as many rows as the service writes, however few an answer has.
+    """
 
     wire_format = "parquet"
 
     def __init__(self) -> None:
-        self._tables: list[pa.Table | list[Item]] = []
+        self._writer: Any = None  # Arrow's
+        self._schema: Any = None
+        self._group = 1
+        self._waiting: list[pa.Table] = []  # less than a group
         self._geo: dict[str, Any] = {}
         self._landmoe: dict[str, Any] = {}
         self._metadata: dict[str, str] = {}
         self._summary: dict[str, int] = {}
 
+    def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
+        """See `Merger.begin`."""
+        # Replicas of another version may have other columns.
+        schemas = (parquet.read_schema(io.BytesIO(body)).remove_metadata() for body in bodies)
+        self._schema = max(schemas, key=lambda schema: len(schema.names))
+        self._group = rows_per_group(_numbers(self._schema))
+        self._writer = parquet.ParquetWriter(
+            file, self._schema, compression="zstd", store_schema=True, use_dictionary=REPETITIVE
+        )
+
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
         if not isinstance(piece, bytes):
             count(self._summary, all_failed(piece))
-            self._tables.append(piece)
+            if self._writer is not None:
+                self._write(_failed_rows(piece, self._schema))
             return piece
-        table = parquet.read_table(io.BytesIO(piece))
+        file = parquet.ParquetFile(io.BytesIO(piece))
+        table = file.read(use_threads=False).replace_schema_metadata(None)
         failed = _errors(table, indices)
-        numbers = pa.array([indices[i] for i in table["index"].to_pylist()], pa.int32())
-        position = table.schema.get_field_index("index")
-        table = table.set_column(position, table.schema.field("index"), numbers)
-        self._tables.append(table.replace_schema_metadata(None))
-        self._note(parquet.read_metadata(io.BytesIO(piece)).metadata)
+        if self._writer is not None:
+            numbers = pa.array([indices[i] for i in table["index"].to_pylist()], pa.int32())
+            position = table.schema.get_field_index("index")
+            self._write(
+                _with(table.set_column(position, table.schema.field(position), numbers), self._schema)
+            )
+        self._note(file.metadata.metadata)
         return failed
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See `Merger.finish`."""
-        # Replicas of another version may have other columns.
-        schemas = [table.schema for table in self._tables if isinstance(table, pa.Table)]
-        schema = max(schemas, key=lambda schema: len(schema.names))
-        buffer = io.BytesIO()
-        with parquet.ParquetWriter(buffer, schema, compression="zstd", store_schema=True) as writer:
-            for table in self._tables:
-                rows = table if isinstance(table, pa.Table) else _failed_rows(table, schema)
-                writer.write_table(_with(rows, schema))
-            landmoe = self._landmoe | {"summary": self._summary}
-            writer.add_key_value_metadata(
-                self._metadata
-                | {"geo": orjson.dumps(self._geo).decode(), "landmoe": orjson.dumps(landmoe).decode()}
-            )
-        return buffer.getvalue()
+        if self._writer is None:
+            return
+        self._write_waiting(sum(map(len, self._waiting)))
+        landmoe = self._landmoe | {"summary": self._summary}
+        self._writer.add_key_value_metadata(
+            self._metadata
+            | {"geo": orjson.dumps(self._geo).decode(), "landmoe": orjson.dumps(landmoe).decode()}
+        )
+        self._writer.close()
+
+    def _write(self, rows: pa.Table) -> None:
+        """Writes groups that are whole."""
+        self._waiting.append(rows)
+        waiting = sum(map(len, self._waiting))
+        self._write_waiting(waiting - waiting % self._group)
+
+    def _write_waiting(self, rows: int) -> None:
+        if rows:
+            table = pa.concat_tables(self._waiting)
+            self._waiting = [table.slice(rows)]
+            self._writer.write_table(table.slice(0, rows), row_group_size=self._group)
 
     def _note(self, metadata: dict[bytes, bytes]) -> None:
         """Adds to the extent, the kinds of geometry and the counts."""
@@ -85,24 +112,39 @@ class ProbabilitiesMerger:
     wire_format = "parquet"
 
     def __init__(self) -> None:
-        self._parts: list[NDArray[np.float32] | int] = []
+        self._file: NpyFile | None = None
+
+    def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
+        """See `Merger.begin`."""
+        self._file = NpyFile(file, (len(_labels(parquet.read_metadata(io.BytesIO(next(bodies))))),))
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
         if not isinstance(piece, bytes):
-            self._parts.append(len(piece))
+            if self._file is not None:
+                self._file.add(np.full((len(piece), *self._file.shape), np.nan, np.float32))
             return piece
-        table = parquet.read_table(io.BytesIO(piece))
-        labels = orjson.loads(parquet.read_metadata(io.BytesIO(piece)).metadata[b"emb"])["labels"]
-        columns = [table[name].to_numpy() for name in label_columns(labels)]  # null becomes NaN
-        self._parts.append(np.stack(columns, axis=1).astype(np.float32))
+        file = parquet.ParquetFile(io.BytesIO(piece))
+        table = file.read(use_threads=False)
+        if self._file is not None:
+            columns = [table[name].to_numpy() for name in _labels(file.metadata)]  # null becomes NaN
+            self._file.add(np.stack(columns, axis=1).astype(np.float32))
         return _errors(table, indices)
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See `Merger.finish`."""
-        width = next(part.shape[1] for part in self._parts if not isinstance(part, int))
-        parts = [np.full((p, width), np.nan, np.float32) if isinstance(p, int) else p for p in self._parts]
-        return npy(np.concatenate(parts))
+        if self._file is not None:
+            self._file.finish()
+
+
+def _labels(metadata: parquet.FileMetaData) -> list[str]:
+    """The columns of probabilities."""
+    return label_columns(orjson.loads(metadata.metadata[b"emb"])["labels"])
+
+
+def _numbers(schema: pa.Schema) -> int:
+    """How many a row has, about."""
+    return sum(f.type.list_size if pa.types.is_fixed_size_list(f.type) else 1 for f in schema)
 
 
 def _errors(table: pa.Table, indices: Sequence[int]) -> list[Item]:

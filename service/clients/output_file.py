@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 from service.clients.errors import InputError
 from service.clients.input_files import IMAGES
@@ -21,6 +25,8 @@ SUFFIXES = {
     ".tif": "geotiff-classes",
     ".tiff": "geotiff-classes",
 }
+_IN_MEMORY = 64_000_000  # bytes, of what is passed on when it is whole
+_PIECE = 1_000_000
 _BINARY = ("npy", "parquet", "geotiff-classes", "geotiff-probabilities")
 
 
@@ -65,12 +71,12 @@ def check(output: Path, wanted: str) -> None:
         raise InputError(f"{output} cannot be written: no permission to write into {folder}")
 
 
-def write(content: bytes, output: Path, beside: Path | None = None) -> None:
-    """Writes a file as a whole or not at all; `-` is standard output.
+@contextmanager
+def written(output: Path, beside: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of the output as a whole, or not at all: not after an exception.
 
     Args:
-        content: of the file.
-        output: its name.
+        output: its name; `-` is standard output.
         beside: a folder on the same file system, where it lies until it is whole and which the next run
             clears away, if this one is killed meanwhile. If None, it lies beside the output.
 
@@ -78,32 +84,42 @@ def write(content: bytes, output: Path, beside: Path | None = None) -> None:
         InputError: it cannot be written.
     """
     try:
-        _write(content, output, beside)
+        if str(output) == "-" or (
+            output.exists() and not output.is_file()
+        ):  # a device or pipe is not replaced
+            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as passing:
+                yield cast(IO[bytes], passing)
+                passing.seek(0)
+                _pass_on(cast(IO[bytes], passing), output)
+        else:
+            output = output.resolve()  # a link stays one
+            if beside is None or not os.access(beside, os.W_OK):
+                beside = output.parent
+            with tempfile.NamedTemporaryFile(dir=beside, prefix=f".{output.name}.", delete=False) as file:
+                try:
+                    yield cast(IO[bytes], file)
+                    file.close()
+                    Path(file.name).chmod(0o666 & ~_umask())
+                    Path(file.name).replace(output)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
-def _write(content: bytes, output: Path, beside: Path | None) -> None:
-    if str(output) == "-":
-        text = content.startswith(b"{") and not content.endswith(b"\n")
-        sys.stdout.buffer.write(content + b"\n" if text else content)
-        sys.stdout.buffer.flush()
+def _pass_on(file: IO[bytes], output: Path) -> None:
+    if str(output) != "-":
+        with output.open("wb") as device:
+            shutil.copyfileobj(file, device)
         return
-    output = output.resolve()  # a link stays one
-    if output.exists() and not output.is_file():  # a device or a pipe is not replaced
-        output.write_bytes(content)
-        return
-    if beside is None or not os.access(beside, os.W_OK):
-        beside = output.parent
-    with tempfile.NamedTemporaryFile(dir=beside, prefix=f".{output.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            Path(file.name).chmod(0o666 & ~_umask())
-            Path(file.name).replace(output)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    text, last = False, b""
+    while piece := file.read(_PIECE):
+        text, last = text or (not last and piece.startswith(b"{")), piece[-1:]
+        sys.stdout.buffer.write(piece)
+    if text and last != b"\n":
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def carry_out(work: Work) -> None:
         _tell(f"results with warnings: {codes}; what they say stands in -o FILE.ndjson")
     if not work.quiet or outcome.failures:
         where = "to standard output" if str(work.output) == "-" else work.output
-        written = f"wrote {where}" if outcome.content is not None else "nothing was written"
+        written = f"wrote {where}" if outcome.written else "nothing was written"
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
         _tell(f"{_tiles(outcome.tiles)}{_windows(outcome.summary)}{failed}; {written}")
     if outcome.failures:
@@ -95,10 +96,8 @@ def _answered(work: Work, console: Console) -> embed_files.Outcome:
     with KeptAnswers(work.output, afresh=work.no_cache) as kept:
         try:
             outcome = asyncio.run(_run(work, wanted, kept, console))
-            if outcome.content is not None:
-                output_file.write(outcome.content, work.output, kept.folder)
-                if not outcome.unanswered:
-                    kept.discard()
+            if outcome.written and not outcome.unanswered:
+                kept.discard()
             return outcome
         finally:
             if kept.folder is not None and kept.folder.exists() and kept.tiles:
@@ -119,7 +118,8 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
     tiles = find_tiles(work.files, work.table, per_tile, _tell)
     with _progress(work, console, len(tiles)) as show:
         async with _client(work, tiles) as client:
-            return await embed_files.run(client, work.route, tiles, options, wanted, kept, show)
+            output = partial(output_file.written, work.output, kept.folder)
+            return await embed_files.run(client, work.route, tiles, options, wanted, kept, show, output)
 
 
 def _tell(text: str) -> None:

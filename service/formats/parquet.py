@@ -23,8 +23,8 @@ _ROWS_PER_GROUP = 1024
 _NUMBERS_PER_GROUP = 2_000_000
 # Columns that say the same in many rows. Dictionaries of all others would take 24 MB while a group is
 # written, and more than half as much again in the file.
-_REPETITIVE = ["probe", "selected.list.element", "source", "crs", "units", "warnings.list.element", "error"]
-_REPETITIVE += [f"metadata_source.{name}" for name in ("datetime", "hour", "location")]
+REPETITIVE = ["probe", "selected.list.element", "source", "crs", "units", "warnings.list.element", "error"]
+REPETITIVE += [f"metadata_source.{name}" for name in ("datetime", "hour", "location")]
 EMB_VERSION = "0.0.1"  # of the `emb` key, as the survey of geo-embeddings (cloudnativegeo) describes it
 
 # Arrow's own allocator, mimalloc, keeps some 60 MB that it had; the C library gives them back (allocator.py).
@@ -77,9 +77,9 @@ class ParquetWriter:
             numbers += [("probe", pa.string()), ("selected", pa.list_(pa.string()))]
         self._schema = pa.schema([*_FIELDS, *numbers, *_AFTER])
         self._head = head
-        self._group = max(1, min(_ROWS_PER_GROUP, _NUMBERS_PER_GROUP // self._size))
+        self._group = rows_per_group(self._size)
         self._writer = parquet.ParquetWriter(
-            file, self._schema, compression="zstd", store_schema=True, use_dictionary=_REPETITIVE
+            file, self._schema, compression="zstd", store_schema=True, use_dictionary=REPETITIVE
         )
 
     def add(self, items: Sequence[Item]) -> None:
@@ -176,6 +176,11 @@ class ParquetWriter:
             "normalized": self._head.normalized,
             "labels": self._labels,
         }
+
+
+def rows_per_group(numbers: int) -> int:
+    """How many rows of so many numbers are written together."""
+    return max(1, min(_ROWS_PER_GROUP, _NUMBERS_PER_GROUP // numbers))
 
 
 def label_columns(labels: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.client import AsyncClient, Client
-from service.clients import embed_files
+from service.clients import embed_files, output_file
 from service.clients.errors import ModelChangedError
 from service.clients.in_process import InProcessTransport
 from service.clients.kept_answers import KeptAnswers
@@ -83,8 +84,10 @@ def test_a_command_puts_nothing_together_that_does_not_belong_together(tmp_path:
     async def run(kept: KeptAnswers) -> embed_files.Outcome:
         transport = Replaced(requests=1)
         async with AsyncClient("http://two", transport=transport, tiles_per_request=2, concurrency=1) as two:
-            return await embed_files.run(two, "/embed", tiles, {}, wanted, kept, lambda *_: None)
+            output = partial(output_file.written, tmp_path / "out")
+            return await embed_files.run(two, "/embed", tiles, {}, wanted, kept, lambda *_: None, output)
 
     with KeptAnswers(tmp_path / "out") as kept, pytest.raises(ExceptionGroup) as caught:
         asyncio.run(run(kept))
     assert caught.group_contains(ModelChangedError)
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,16 @@ from service.clients import output_file
 from service.clients.errors import InputError
 
 
+def write(content: Any, output: Path) -> None:
+    with output_file.written(output) as file:
+        file.write(content)
+
+
 def test_an_existing_output_is_kept_when_nothing_came(tmp_path: Path) -> None:
     output = tmp_path / "out.npy"
-    output_file.write(b"before", output)
+    write(b"before", output)
     with pytest.raises(TypeError):
-        output_file.write("text", output)  # type: ignore[arg-type]
+        write("text", output)
     assert output.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [output]
 
@@ -24,7 +30,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     target, link = tmp_path / "target.json", tmp_path / "link.json"
     target.write_bytes(b"before")
     link.symlink_to(target)
-    output_file.write(b"after", link)
+    write(b"after", link)
     assert link.is_symlink()
     assert target.read_bytes() == b"after"
 
@@ -50,10 +56,10 @@ def test_a_link_is_as_good_as_where_it_leads(tmp_path: Path) -> None:
 
 def test_a_full_disk_names_the_file_that_was_asked_for() -> None:
     with pytest.raises(InputError, match="/dev/full cannot be written: No space left on device"):
-        output_file.write(b"x" * 100_000, Path("/dev/full"))
+        write(b"x" * 100_000, Path("/dev/full"))
 
 
 def test_json_on_standard_output_ends_its_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    output_file.write(b'{"data":[]}', Path("-"))
-    output_file.write(b"\x93NUMPY", Path("-"))
+    write(b'{"data":[]}', Path("-"))
+    write(b"\x93NUMPY", Path("-"))
     assert capfdbinary.readouterr().out == b'{"data":[]}\n\x93NUMPY'

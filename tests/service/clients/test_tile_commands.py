@@ -125,6 +125,12 @@ def test_every_format_has_the_same_numbers(outputs: dict[str, Path], folder: Pat
             assert (np.asarray(other, np.float32) == values[row]).all()
 
 
+def test_parquet_has_few_groups_of_rows(outputs: dict[str, Path]) -> None:
+    """Not one for each request: readers, and the file's end, are slow and large with hundreds of them."""
+    file = pq.ParquetFile(outputs["parquet"])
+    assert (file.metadata.num_rows, file.num_row_groups) == (35, 1)
+
+
 def test_rows_and_files_that_do_not_belong_together_are_said(
     server: ServerProcess, folder: Path, tmp_path: Path
 ) -> None:
@@ -241,15 +247,17 @@ def test_a_value_for_nothing_is_an_option_and_a_column(
 
 
 def test_parquet_rows_of_requests_in_which_nothing_succeeded(outputs: dict[str, Path]) -> None:
-    merger = merge.merger("parquet", "/embed", scenes=False)
+    merger, out = merge.merger("parquet", "/embed", scenes=False), io.BytesIO()
+    merger.begin(out, iter([outputs["parquet"].read_bytes()]))
     error = {"type": "urn:landmoe:problem:empty-tile", "detail": "nothing there"}
     failed = merger.add([{"index": 0, "id": "a", "error": error}], [0])
     assert [item["id"] for item in failed] == ["a"]
     merger.add(outputs["parquet"].read_bytes(), range(1, 36))
-    table = pq.read_table(io.BytesIO(merger.finish()))
+    merger.finish()
+    table = pq.read_table(out)
     assert table["index"].to_pylist() == list(range(36))
     assert table["error"].to_pylist()[0] == "empty-tile: nothing there"
-    summary = json.loads(pq.read_metadata(io.BytesIO(merger.finish())).metadata[b"landmoe"])["summary"]
+    summary = json.loads(pq.read_metadata(out).metadata[b"landmoe"])["summary"]
     assert summary["tiles"] == 36
 
 
