@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from service.clients import stac
 from service.clients.errors import InputError, UnusableTileError
-from service.clients.links import base_name, is_link, without_query
+from service.clients.links import is_link, without_query
+from service.clients.metadata_table import FILE, MetadataTable, short_name
 from service.clients.tiles import Tile, unicode
-from service.parameters import PER_TILE
 from service.rasters import delivery
 
 IMAGES = (".tif", ".tiff")
-_FILE = "file"  # column of a table of metadata
 
 
 def find_tiles(
@@ -28,27 +26,28 @@ def find_tiles(
     """The tiles that a command line names.
 
     Args:
-        paths: GeoTIFFs, folders of them, folders of Landsat deliveries, STAC Items (.json), and URLs of
-            GeoTIFFs.
-        table: a CSV file with the column `file` (path, base name or id of an Item) and columns named as the
-            per-tile parameters are.
+        paths: GeoTIFFs, folders with them or with folders of them, folders of Landsat deliveries, STAC Items
+            (.json), and URLs of GeoTIFFs.
+        table: a CSV file with the column `file` (a path, the end of one, or the id of an Item) and columns
+            named as the per-tile parameters are.
         common: per-tile parameters that hold for all without one of their own.
         tell: given a line about files and rows of the table that do not belong together.
 
     Raises:
         InputError: no such path, a folder without tiles, a table that cannot be used or names none of them.
     """
-    rows = {} if table is None else _read_table(table)
+    said = None if table is None else MetadataTable(table)
+    rows = {} if said is None else said.rows
     found: list[Tile] = []
     without: list[str] = []
     used: dict[str, list[str]] = {}  # rows, and for what
     for given in _expanded(paths):
-        name = next((name for name in _names(given) if name in rows), None)
+        name = None if said is None else said.name_of(given)
         row = {} if name is None else rows[name]
         if name is None:
-            without.append(_names(given)[-1])
+            without.append(short_name(given))
         else:
-            used.setdefault(name, []).append(_names(given)[0])
+            used.setdefault(name, []).append(str(given.id if isinstance(given, Tile) else given))
         item = given if isinstance(given, Tile) else Tile(data=given, id=unicode(_shown(given)))
         own = item.fields()  # of an Item
         known: dict[str, Any] = {n: v for n, v in common.items() if n not in own} | row
@@ -60,8 +59,8 @@ def find_tiles(
         unused = [name for name in rows if name not in used]
         if not used:
             raise InputError(
-                f"{table} names {_few(unused)}, and none of the files, {_few(without)}; expected their paths "
-                f"or base names in the column {_FILE!r}"
+                f"{table} names {_few(unused)}, and none of the files, {_few(without)}; expected their names "
+                f"in the column {FILE!r}, with as many of their folders as you like"
             )
         if without:
             tell(f"{table} has no row for {_few(without)}")
@@ -75,15 +74,6 @@ def find_tiles(
 
 def _shown(given: Path | str) -> str:
     return without_query(given) if is_link(given) else str(given)
-
-
-def _names(given: Path | str | Tile) -> list[str]:
-    """By what a table may name it."""
-    if isinstance(given, Tile):
-        return [given.id or ""]
-    if is_link(given):  # two may differ behind the `?` alone
-        return [given, _shown(given), base_name(given)]
-    return [str(given), Path(given).name]
 
 
 def _expanded(named: Sequence[str | Path]) -> list[Path | str | Tile]:
@@ -105,44 +95,26 @@ def _expanded(named: Sequence[str | Path]) -> list[Path | str | Tile]:
         if not path.is_dir() or delivery.is_delivery(path):
             found.append(path)
             continue
-        inside = sorted(
-            p
-            for p in path.iterdir()
-            # Hidden files are not meant: macOS leaves one beside each file that it writes elsewhere.
-            if p.name[0] != "." and (p.suffix.lower() in IMAGES or delivery.is_delivery(p))
-        )
+        inside = list(_below(path))
         if not inside:
-            raise InputError(f"{path}: no GeoTIFF (.tif, .tiff) and no Landsat delivery in this folder")
+            raise InputError(
+                f"{path}: no GeoTIFF (.tif, .tiff) and no Landsat delivery in this folder or below"
+            )
         found += inside
     return found
 
 
-def _read_table(table: Path) -> dict[str, dict[str, str]]:
-    """Per-tile parameters by the file's path and by its base name."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = set(reader.fieldnames or ())
-            if _FILE not in names or (unknown := sorted(names - PER_TILE - {_FILE})):
-                raise InputError(
-                    f"{table} has the columns {', '.join(sorted(names)) or 'none'}; expected {_FILE!r} and "
-                    f"some of {', '.join(sorted(PER_TILE))}"
-                    + (f"; unknown: {', '.join(unknown)}" if _FILE in names else "")
-                )
-            rows: dict[str, dict[str, str]] = {}
-            for row in reader:
-                if None in row:  # what csv calls the cells behind the last column
-                    raise InputError(
-                        f"{table}, line {reader.line_num}: more cells than the {len(names)} columns; "
-                        "expected quotes around a text with commas, and decimal points"
-                    )
-                if row[_FILE] in rows:
-                    raise InputError(f"{table}, line {reader.line_num}: {row[_FILE]} has a row before")
-                if row[_FILE]:
-                    rows[row[_FILE]] = {name: text for name, text in row.items() if name != _FILE and text}
-            return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: {error}") from error
+def _below(folder: Path) -> Iterator[Path]:
+    """GeoTIFFs and deliveries of a folder and the folders in it, by their names."""
+    for path in sorted(folder.iterdir()):
+        # Hidden files are not meant: macOS leaves one beside each file that it writes elsewhere.
+        if path.name[0] == ".":
+            continue
+        if path.is_dir() and not delivery.is_delivery(path):
+            if not path.is_symlink():  # which may lead back
+                yield from _below(path)
+        elif path.is_dir() or path.suffix.lower() in IMAGES:
+            yield path
 
 
 def _few(names: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ import typer
 Files = Annotated[
     list[str],
     typer.Argument(
-        help="GeoTIFFs or their URLs, folders of them, folders of Landsat deliveries, or STAC Items (.json)."
+        help="GeoTIFFs or their URLs, folders with them at any depth, folders of Landsat deliveries, or STAC "
+        "Items (.json)."
     ),
 ]
 Output = Annotated[

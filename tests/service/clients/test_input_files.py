@@ -82,3 +82,85 @@ def test_what_an_item_says_of_itself_is_its_own(tmp_path: Path) -> None:
     assert (by_item.datetime, by_item.units) == (item()["properties"]["datetime"], "dn")
     [by_row] = find_tiles([tmp_path / "item.json"], table, common)
     assert by_row.datetime == "2022-02-02"
+
+
+def test_folders_in_a_folder_are_looked_into(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    product = "LC08_L2SP_192027_20200802_20200914_02_T1"
+    for name in (
+        "b.tif",
+        "2020/Salzburg Land/a.tif",
+        "2020/.trash/c.tif",
+        f"2021/{product}/{product}_SR_B1.TIF",
+    ):
+        (archive / name).parent.mkdir(parents=True, exist_ok=True)
+        (archive / name).write_bytes(b"")
+    (archive / "2020" / "again").symlink_to(archive)
+    expected = ["2020/Salzburg Land/a.tif", f"2021/{product}", "b.tif"]
+    assert [tile.path for tile in find_tiles([archive], None, {})] == [archive / name for name in expected]
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    with pytest.raises(InputError, match="in this folder or below"):
+        find_tiles([tmp_path / "empty"], None, {})
+
+
+@pytest.mark.parametrize("folders", ["", "2020/", "./archive/2020/", "{}/archive/2020/"])
+def test_a_row_names_a_file_with_as_many_of_its_folders_as_it_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: str
+) -> None:
+    """Tables are made beside an archive, in it, or elsewhere."""
+    file = tmp_path / "archive" / "2020" / "a.tif"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_text(f"file,lat,lon\n{folders.format(tmp_path)}a.tif,1,2\n")
+    monkeypatch.chdir(tmp_path)
+    for given in (file, "archive", "archive/2020/a.tif", "archive/../archive/2020"):
+        [tile] = find_tiles([given], table, {})
+        assert tile.lat == "1"
+    with pytest.raises(InputError, match=r"none of the files, b\.tif"):
+        find_tiles([file.rename(file.with_name("b.tif"))], table, {})
+
+
+def test_the_longest_name_of_a_table_wins(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "a.tif" for folder in ("2019", "2020")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_text("file,lat,lon\na.tif,1,2\n2020/a.tif,3,4\n")
+    assert [tile.lat for tile in find_tiles([tmp_path], table, {})] == ["1", "3"]
+
+
+def test_accents_of_names_are_the_same_however_they_are_spelt(tmp_path: Path) -> None:
+    """A Mac spells ü with two characters, most others with one."""
+    one, two = "Gr\u00fcnau.tif", "Gru\u0308nau.tif"
+    (tmp_path / two).write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_text(f"file,lat,lon\n{one},1,2\n", encoding="utf-8")
+    said: list[str] = []
+    assert [tile.lat for tile in find_tiles([tmp_path], table, {}, said.append)] == ["1"]
+    (tmp_path / one).write_bytes(b"")
+    table.write_text(f"file,lat,lon\n{one},1,2\n{two},3,4\n", encoding="utf-8")
+    if len(list(tmp_path.glob("*.tif"))) == 2:
+        assert {tile.path: tile.lat for tile in find_tiles([tmp_path], table, {}, said.append)} == {
+            tmp_path / one: "1",
+            tmp_path / two: "3",
+        }
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x50\x41\x52\x31\x00\xff", "is no text in UTF-8 .*; expected a CSV file"),
+        (b",file,lat\n0,a.tif,1\n", r"unknown: one without a name \(pandas writes its index so"),
+        (b"file;lat;lon\na.tif;1;2\n", "commas have to separate them"),
+        (b"file,lat,lon\n", "has no rows; expected one for each file"),
+    ],
+)
+def test_a_table_of_another_kind(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.tif").write_bytes(b"")
+    table = tmp_path / "table.csv"
+    table.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        find_tiles([tmp_path], table, {})
