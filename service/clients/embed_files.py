@@ -37,7 +37,7 @@ class Outcome:
 
     Attributes:
         written: whether the output was; not if all failed.
-        failures: who failed, and why.
+        failures: who failed, why, and the code of that.
         tiles: in all.
         unanswered: tiles of requests that the service could not answer; another time it may.
         summary: of the windows of scenes.
@@ -45,7 +45,7 @@ class Outcome:
     """
 
     written: bool
-    failures: list[tuple[str, str]]
+    failures: list[tuple[str, str, str]]
     tiles: int
     unanswered: int
     summary: dict[str, int] = field(default_factory=dict)
@@ -147,7 +147,7 @@ async def run(
                 failures += piece
         if merge is not None:
             merge.finish()
-    told = [(tiles[item["index"]].label, _reason(item["error"])) for item in failures]
+    told = [(tiles[item["index"]].label, *_reason(item["error"])) for item in failures]
     return Outcome(bool(bodies), told, len(tiles), unanswered, summary, warned)
 
 
@@ -193,6 +193,11 @@ def _as_problem(error: ClientError) -> dict[str, Any]:
     return {"type": f"urn:landmoe:client:{code}", "title": type(error).__name__, "detail": detail}
 
 
-def _reason(problem: Mapping[str, Any]) -> str:
-    status = f"{problem['status']} " if "status" in problem else ""
-    return f"{problem['detail']} ({status}{str(problem['type']).rpartition(':')[2]})"
+def _reason(problem: Mapping[str, Any]) -> tuple[str, str]:
+    """What happened, and its code."""
+    status, code = f"{problem['status']} " if "status" in problem else "", _code(problem)
+    return f"{problem['detail']} ({status}{code})", code
+
+
+def _code(problem: Mapping[str, Any]) -> str:
+    return str(problem["type"]).rpartition(":")[2]

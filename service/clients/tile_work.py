@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +76,9 @@ def carry_out(work: Work) -> None:
     if problem is not None:
         _tell(str(problem))
         raise typer.Exit(1)
-    for name, reason in outcome.failures[:_SHOWN_FAILURES]:
-        _tell(f"{name}: {reason}")
+    _tell_failures(outcome)
     if outcome.warned and not work.quiet:
-        codes = ", ".join(f"{code} ({number:,})" for code, number in outcome.warned.items())
-        _tell(f"results with warnings: {codes}; what they say stands in -o FILE.ndjson")
+        _tell(f"results with warnings: {_counts(outcome.warned)}; what they say stands in -o FILE.ndjson")
     if not work.quiet or outcome.failures:
         where = "to standard output" if str(work.output) == "-" else work.output
         written = f"wrote {where}" if outcome.written else "nothing was written"
@@ -124,6 +123,24 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
 
 def _tell(text: str) -> None:
     typer.echo(f"landmoe: {text}", err=True)
+
+
+def _tell_failures(outcome: embed_files.Outcome) -> None:
+    """Of many, as many of each kind: one kind does not hide the others."""
+    failures = outcome.failures
+    kinds = Counter(code for _, _, code in failures)
+    each = len(failures) if len(failures) <= _SHOWN_FAILURES else max(1, _SHOWN_FAILURES // len(kinds))
+    shown: Counter[str] = Counter()
+    for name, reason, code in failures:
+        shown[code] += 1
+        if shown[code] <= each:
+            _tell(f"{name}: {reason}")
+    if each < max(kinds.values(), default=0):
+        _tell(f"failures: {_counts(dict(kinds.most_common()))}; {each} of each at most are shown")
+
+
+def _counts(by_code: dict[str, int]) -> str:
+    return ", ".join(f"{code} ({number:,})" for code, number in by_code.items())
 
 
 def _tiles(count: int) -> str:

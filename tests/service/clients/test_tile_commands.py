@@ -146,6 +146,22 @@ def test_rows_and_files_that_do_not_belong_together_are_said(
     assert "names 01.tif, elsewhere.tif, and none of the files, 02.tif" in done.stderr
 
 
+def test_one_kind_of_failure_does_not_hide_the_others(server: ServerProcess, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"a{number:02}.tif").write_bytes(b"broken")
+    (tmp_path / "b.tif").write_bytes(geotiff(dn_pixels(80, 80)))
+    (tmp_path / "c.tif").write_bytes(geotiff(dn_pixels()))
+    done = call("embed", str(tmp_path), "--url", server.url, "-o", str(tmp_path / "out.npy"), "-q")
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if "b.tif: the raster is 80 x 80 px" in line]
+    assert lines[-2:] == [
+        "landmoe: failures: not-a-tiff (60), wrong-size (1); 25 of each at most are shown",
+        f"landmoe: 62 tiles, 61 failed; wrote {tmp_path / 'out.npy'}",
+    ]
+    assert len(lines) == 25 + 1 + 2
+
+
 def test_probabilities_as_an_array(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
     """Of many tiles, one of which is broken, and of one."""
     array, table = tmp_path / "out.npy", tmp_path / "out.parquet"
