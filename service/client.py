@@ -11,6 +11,7 @@ errors are `ClientError`s, whose tree stands in `service.clients.errors`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -43,13 +44,14 @@ class Client:
         self._client = AsyncClient(url, **settings)
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             stack.enter_context(portal.wrap_async_context_manager(self._client))
             self._stack = stack.pop_all()
-        self._portal = portal
+        self._portal, self._process = portal, os.getpid()
         return self
 
     def __exit__(
@@ -93,6 +95,11 @@ class Client:
         if self._portal is None:
             raise RuntimeError(
                 "the client is not open; expected `with Client(...) as client:` around its use"
+            )
+        if self._process != os.getpid():  # a fork has no threads: it would wait for ever
+            raise RuntimeError(
+                "the client was opened before this process was forked; expected one opened in it, with "
+                "`with Client(...) as client:`"
             )
         asked = self._portal.start_task_soon(function)
         try:

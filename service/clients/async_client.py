@@ -223,7 +223,7 @@ class AsyncClient:
         reader: Reader[R],
         keep_going: bool,
     ) -> list[Answer[R] | list[Failure]]:
-        tiles = [(i, tile.id or str(i)) for i, tile in zip(request.indices, request.tiles, strict=True)]
+        tiles = [(i, t.id or str(i), t.source) for i, t in zip(request.indices, request.tiles, strict=True)]
         wire = {"format": "ndjson" if options.get("fit") == "grid" else reader.wire_format}
         try:
             return [reader.read(await self.raw(route, request, options | wire), request.indices)]
@@ -234,8 +234,6 @@ class AsyncClient:
                     answers += await self._one(route, half, options, reader, keep_going)
                 return answers
             # Every tile failed for a reason of its own, which is no failure of the request.
-            if isinstance(error, ProblemError) and (error.errors or keep_going):
+            if keep_going or (isinstance(error, ProblemError) and error.errors):
                 return [failures(error, tiles)]
-            if keep_going:
-                return [[Failure(index, tile_id, error) for index, tile_id in tiles]]
             raise

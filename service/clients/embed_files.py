@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import IO, Any, cast
 
 from service.clients.answers import counted, model_of
@@ -176,9 +175,8 @@ async def _piece(
                 position, {}
             )
             problem.pop("index", None)
-            source = None if tile.is_delivery and tile.path is None else unicode(PurePath(tile.label).name)
             items.append(
-                {"index": index, "id": tile.id or str(index), "source": tile.name or source, "error": problem}
+                {"index": index, "id": tile.id or str(index), "source": tile.source, "error": problem}
             )
         return items, "", isinstance(error, RETRIED)
     if (computed := model_of(response)) and not same_model(computed, model := await client.model()):

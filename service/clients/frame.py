@@ -38,7 +38,7 @@ def to_dataframe(items: Sequence[Result | Failure]) -> pandas.DataFrame:
     columns: dict[str, Any] = {
         "id": [item.id for item in items],
         "index": [item.index for item in items],
-        "source": _texts([None if isinstance(item, Failure) else item.source for item in items]),
+        "source": _texts([item.source for item in items]),
         # A date without an hour is its midnight.
         "datetime": pandas.to_datetime(
             [f.get("datetime") for f in fields], utc=True, format="ISO8601"

@@ -67,11 +67,12 @@ class Classification(Result):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A tile that has no result, and why."""
+    """A tile that has no result, and why; `source` is the base name of its file."""
 
     index: int
     id: str | None
     error: Exception
+    source: str | None = None
 
 
 R = TypeVar("R", bound=Result)
@@ -136,6 +137,11 @@ class Answer(Sequence[R | Failure], Generic[R]):
 
         return to_dataframe(self.items)
 
+    def __repr__(self) -> str:
+        """In a line: a notebook shows what a cell ends with, and would show thousands of vectors."""
+        counts = f"{len(self.results):,} results, {len(self.failures):,} failures"
+        return f"<Answer of {self.model.get('name')} {self.model.get('version')}: {counts}>"
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -183,13 +189,17 @@ def classification(item: dict[str, Any], index: int) -> Classification:
 
 def failure(item: dict[str, Any], index: int, tile_id: str | None) -> Failure:
     """An item that has an error."""
-    return Failure(index, item.get("id") or tile_id, problem_error(item["error"]))
+    return Failure(index, item.get("id") or tile_id, problem_error(item["error"]), item.get("source"))
 
 
-def failures(error: ProblemError, tiles: Sequence[tuple[int, str | None]]) -> list[Failure]:
-    """A failure for each tile (its index and id) of a request in which all of them failed."""
-    own = {int(e["index"]): problem_error(e | {"request_id": error.request_id}) for e in error.errors}
-    return [Failure(index, tile_id, own.get(i, error)) for i, (index, tile_id) in enumerate(tiles)]
+def failures(error: Exception, tiles: Sequence[tuple[int, str | None, str | None]]) -> list[Failure]:
+    """A failure for each tile (its index, id and source) of a request in which all of them failed."""
+    own: dict[int, Exception] = {}
+    if isinstance(error, ProblemError):
+        own = {int(e["index"]): problem_error(e | {"request_id": error.request_id}) for e in error.errors}
+    return [
+        Failure(index, tile_id, own.get(i, error), source) for i, (index, tile_id, source) in enumerate(tiles)
+    ]
 
 
 def _common(item: dict[str, Any], index: int) -> dict[str, Any]:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime as DateTime
 from functools import cached_property
 from os import SEEK_END, PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
-from rasterio.transform import tastes_like_gdal
 
-from model.bands import BANDS
+from service.clients import array_file
 from service.clients.errors import UnusableTileError
 from service.clients.links import is_link, without_query
 from service.files import TILE_PART
-from service.nodata import NONE
 from service.parameters import PER_TILE
 from service.rasters import delivery
 
 _TIFF = "image/tiff"
+_UNNAMED = "tile.tif"
 # A field instead of a file where it has no name.
 Part = tuple[str, tuple[str | None, "str | bytes | IO[bytes]", str]]
 _TEXT = "text/plain"
@@ -47,6 +42,8 @@ class Tile:
         nodata: value of invalid pixels, of an array or of a file that does not declare it; or `none`.
         id, datetime, lat, lon, units, scale, offset, bands, location_source, datetime_source: as in the
             service's API.
+
+    NaN, NaT and pandas' NA, which tables have where they have nothing, are None; of `nodata`, NaN is a value.
     """
 
     data: str | PathLike[str] | bytes | NDArray[Any] | Mapping[str, str | PathLike[str]]
@@ -64,6 +61,11 @@ class Tile:
     bands: str | Sequence[str | int] | None = None
     location_source: str | None = None
     datetime_source: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in {"name", *PER_TILE} - {"nodata"}:
+            if _is_missing(getattr(self, name)):
+                object.__setattr__(self, name, None)
 
     @property
     def path(self) -> Path | None:
@@ -84,6 +86,15 @@ class Tile:
         if is_link(self.data):
             return unicode(without_query(self.data))
         return str(self.path or self.name or self.id or "tile")
+
+    @property
+    def source(self) -> str | None:
+        """What answers call its file; None if it has several without a folder."""
+        if self.name is not None:
+            return unicode(self.name)
+        if isinstance(self.data, bytes | np.ndarray):
+            return _UNNAMED
+        return None if isinstance(self.data, Mapping) else unicode(PurePath(self.label).name)
 
     @cached_property
     def is_delivery(self) -> bool:
@@ -126,8 +137,8 @@ class Tile:
             UnusableTileError: no such file, an array or folder that cannot be sent.
         """
         if isinstance(self.data, bytes | np.ndarray):
-            content = self.data if isinstance(self.data, bytes) else self._written()
-            yield [(TILE_PART, (self.name or "tile.tif", content, _TIFF))]
+            content = self.data if isinstance(self.data, bytes) else self._written(self.data)
+            yield [(TILE_PART, (self.name or _UNNAMED, content, _TIFF))]
             return
         with ExitStack() as stack:
             try:
@@ -141,6 +152,9 @@ class Tile:
                 raise UnusableTileError(f"{error.filename}: {error.strerror or error}") from error
             yield parts
 
+    def _written(self, pixels: NDArray[Any]) -> bytes:
+        return array_file.written(pixels, crs=self.crs, transform=self.transform, nodata=self.nodata)
+
     def _files(self) -> list[tuple[str, str, str | PathLike[str]]]:
         """Names of parts, names of files, and where these are."""
         if isinstance(self.data, Mapping):
@@ -153,67 +167,14 @@ class Tile:
         except delivery.DeliveryError as error:
             raise UnusableTileError(str(error)) from error
 
-    def _written(self) -> bytes:
-        """The array as a GeoTIFF; what a masked one hides is nodata, or 0, which is no value of a band."""
-        given: Any = self.data
-        declared = self._declared()
-        hidden = 0 if declared is None else declared
-        pixels = given.filled(hidden) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
-        if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
-            raise UnusableTileError(
-                f"the array is {pixels.dtype} {pixels.shape}; expected numbers (7, height, width)"
-            )
-        if pixels.shape[2] == len(BANDS) != pixels.shape[0]:
-            raise UnusableTileError(
-                f"the array is {pixels.shape}, its bands last; expected (7, height, width), as "
-                "numpy.moveaxis(array, -1, 0) makes it"
-            )
-        if pixels.dtype == np.float16:  # TIFF has it, GDAL before 3.11 does not
-            pixels = pixels.astype(np.float32)
-        count, height, width = pixels.shape
-        place = self._place()
-        try:
-            with warnings.catch_warnings(), MemoryFile() as memory:
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with memory.open(
-                    driver="GTiff",
-                    count=count,
-                    height=height,
-                    width=width,
-                    dtype=pixels.dtype,
-                    nodata=declared,
-                    **place,
-                ) as dataset:
-                    dataset.write(pixels)
-                return bytes(memory.read())
-        except (rasterio.errors.RasterioError, rasterio.errors.CRSError, ValueError, TypeError) as error:
-            raise UnusableTileError(f"the array cannot be written as a GeoTIFF: {error}") from error
 
-    def _place(self) -> dict[str, Any]:
-        """CRS and transform of an array, as rasterio takes them."""
-        if self.transform is None:
-            if self.crs is not None:
-                raise UnusableTileError(
-                    f"the array has the CRS {str(self.crs)[:60]} and no transform; expected both, or neither"
-                )
-            return {}
-        numbers = tuple(self.transform)[:6]
-        if len(numbers) < 6 or tastes_like_gdal(numbers):
-            raise UnusableTileError(
-                f"transform is {numbers}, of GDAL's order or too short; expected (a, b, c, d, e, f) with "
-                "x = a col + b row + c, y = d col + e row + f, as affine.Affine.from_gdal makes it"
-            )
-        transform = rasterio.Affine(*numbers)
-        return {"transform": transform} if self.crs is None else {"transform": transform, "crs": self.crs}
-
-    def _declared(self) -> float | None:
-        """The value that the file of an array declares."""
-        if self.nodata is None or self.nodata == NONE:
-            return None
-        try:
-            return float(self.nodata)
-        except (TypeError, ValueError) as error:
-            raise UnusableTileError(f"nodata is {self.nodata!r}; expected a number, or {NONE!r}") from error
+def _is_missing(value: Any) -> bool:
+    try:
+        return bool(value != value)  # nothing else differs from itself
+    except TypeError:  # pandas' NA says of no comparison whether it is true
+        return True
+    except ValueError:  # an array, of which some may
+        return False
 
 
 def _link(link: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -59,7 +60,7 @@ def test_a_row_for_each_tile(client: Client) -> None:
     assert table["units"].tolist()[0] == "dn"
     assert table["error"].tolist()[1].startswith("not-a-tiff: the 6 bytes begin with b'broken'")
     assert [text is None for text in table["error"]] == [True, False, True]
-    assert table["source"].tolist()[1] is None
+    assert table["source"].tolist() == ["a.tif", "tile.tif", "tile.tif"]
     assert [isinstance(codes, list) for codes in table["warnings"]] == [True] * 3
     values = table.filter(like="embedding_").to_numpy()
     assert values.dtype == np.float32
@@ -116,6 +117,23 @@ def test_nothing_and_only_failures(client: Client) -> None:
     failed = client.embed([b"broken", b"broken as well"]).to_dataframe()
     assert list(failed) == KNOWN
     assert failed["error"].notna().all()
+
+
+def test_the_file_of_a_failure_is_known(client: Client, tmp_path: Path) -> None:
+    """Also of one that was not sent, and where no other tile of a request was any better."""
+    (tmp_path / "broken.tif").write_bytes(b"broken")
+    missing = [tmp_path / "missing.tif", Tile(data=b"broken", name="b.tif")]
+    for tiles, sources in (
+        ([*missing, tmp_path / "broken.tif"], ["missing.tif", "b.tif", "broken.tif"]),
+        ([geotiff(), tmp_path / "broken.tif"], ["tile.tif", "broken.tif"]),
+    ):
+        answer = client.embed(tiles, keep_going=True)
+        assert answer.to_dataframe()["source"].tolist() == sources
+        assert [failure.source for failure in answer.failures] == sources[-len(answer.failures) :]
+
+
+def test_an_answer_is_shown_in_a_line(client: Client) -> None:
+    assert repr(client.embed(TILES)) == "<Answer of fake 0.0.1: 2 results, 1 failures>"
 
 
 def test_tokens_are_no_row(client: Client) -> None:
