@@ -27,6 +27,7 @@ from service.clients.results import same_model
 from service.clients.tile_requests import TileRequest
 from service.clients.tiles import Tile, unicode
 
+_OF_OPTIONS = ("bad-parameter", "unknown-parameter", "unknown-probe")
 _SAID = "-said"  # behind the key of an answer: what its headers count
 
 
@@ -157,6 +158,7 @@ async def _piece(
 
     Raises:
         AuthenticationError: nothing else will be answered.
+        ProblemError: nor if an option cannot be used.
         TooLargeError: its halves may not be.
         ModelChangedError: it is of another model than that of GET /model.
     """
@@ -165,7 +167,7 @@ async def _piece(
     except AuthenticationError:
         raise
     except ClientError as error:
-        if request.halves(error):
+        if request.halves(error) or _concerns_all(error, request):
             raise
         body = error.body if isinstance(error, ProblemError) else _as_problem(error)
         own = {e["index"]: e for e in body.get("errors", [])}
@@ -183,6 +185,19 @@ async def _piece(
         raise ModelChangedError(model, computed)
     said = "\n".join(response.headers.get(name, "") for name in ("x-summary", "x-warnings"))
     return response.content, said, False
+
+
+def _concerns_all(error: ClientError, request: TileRequest) -> bool:
+    """Whether it is what is said once for all requests, which no file of an archive has to be sent for.
+
+    What a tile fails for stands in `errors`; but a delivery is a request, and may have parts that do not fit.
+    """
+    return (
+        isinstance(error, ProblemError)
+        and not error.errors
+        and error.code in _OF_OPTIONS
+        and not any(tile.is_delivery for tile in request.tiles)
+    )
 
 
 def _as_problem(error: ClientError) -> dict[str, Any]:

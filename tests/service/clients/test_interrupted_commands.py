@@ -130,6 +130,18 @@ def test_the_same_command_asks_for_the_rest_only(
         assert np.array_equal(np.load(output), np.load(whole))
 
 
+@pytest.mark.parametrize("option", ["pooling=max", "poling=cls", "stride=20"])
+def test_an_option_that_cannot_be_used_is_said_once(
+    service: Between, folder: Path, tmp_path: Path, option: str
+) -> None:
+    """And before the other files of an archive are sent."""
+    done = call(folder, tmp_path / "out.parquet", service, "-p", option)
+    assert (done.exit_code, service.asked) == (1, 1)
+    [line] = done.stderr.splitlines()
+    assert option.partition("=")[0] in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_has_changed_is_asked_for_again(service: Between, folder: Path, tmp_path: Path) -> None:
     """Another option, another file under the same name, or `--no-cache`."""
     output = tmp_path / "out.npy"
