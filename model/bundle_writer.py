@@ -97,14 +97,16 @@ def write(
 def add_probe(path: Path, name: str, probe: LinearProbe) -> Bundle:
     """Writes a bundle anew with one probe more, or with another one of that name, and returns it.
 
+    Where there is none yet, a copy of the one in the package gets it.
+
     Raises:
         BundleError: no bundle, a name that does not fit, or a probe that does not fit the encoder.
     """
-    bundle = load(path)
+    bundle = load(path if path.exists() else None)
     if manifest.probe_of(manifest.probe_file(name)) != name:
         raise BundleError(f"{name!r} cannot be the name of a probe; expected letters, digits and . _ -")
     bundle.check_fits(name, probe)
-    return rewrite(bundle, files={manifest.probe_file(name): encode(probe)})
+    return rewrite(bundle, path, files={manifest.probe_file(name): encode(probe)})
 
 
 def rewrite(

@@ -194,10 +194,17 @@ def export(
 
 @app.command()
 def import_probe(
-    source: Annotated[Path, typer.Argument(metavar="FILE.joblib", help="A published probe.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE.joblib", help="A published probe, or your own of scikit-learn.")
+    ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The probe to write (.safetensors), or a bundle to put it in."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="The probe to write (.safetensors), or a bundle to put it in; a new one is a copy of "
+            "that in the package.",
+        ),
     ],
     labels: Annotated[
         str | None, typer.Option(help="ben19, eurosat10, or a file with the name of a class on each line.")
@@ -212,25 +219,28 @@ def import_probe(
         str | None, typer.Option(help="Its name in the bundle; the file's name by default.")
     ] = None,
 ) -> None:
-    """Convert a published probe (joblib), without running any code in it."""
+    """Convert a published or own probe (joblib), without running any code in it."""
     from model import probe as probes
     from model.bundle import BundleError
     from model.bundle_writer import add_probe
     from training.published_probe import ImportProbeError, read_labels
     from training.published_probe import import_probe as convert
 
-    if not output.is_dir() and output.suffix != ".safetensors":
+    alone = output.suffix == ".safetensors" and not output.is_dir()
+    if output.is_file() and not alone:
         raise typer.BadParameter(f"-o {output} is neither a .safetensors file nor the folder of a bundle")
+    new = not output.exists()
     try:
         found = convert(source, description, pooling, read_labels(labels) if labels else None)
-        if output.is_dir():
-            add_probe(output, name or source.stem, found.probe)
-        else:
+        if alone:
             probes.save_probe(output, found.probe)
+        else:
+            add_probe(output, name or source.stem, found.probe)
     except (ImportProbeError, BundleError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    for note in found.notes:
+    copied = [f"{output} is new: a copy of the packaged bundle with this probe"] if new and not alone else []
+    for note in (*found.notes, *copied):
         typer.echo(f"note: {note}", err=True)
     probe = found.probe
     typer.echo(f"{output}: {probe.task}, {len(probe.labels)} classes, {probe.dim} values of {probe.pooling}")

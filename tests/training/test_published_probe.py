@@ -9,6 +9,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from model import bundle, bundle_writer
@@ -192,7 +193,8 @@ def test_command_writes_a_probe(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "its 10 classes are numbers: give --labels" in result.output
-    result = CliRunner().invoke(app, [*arguments[:2], "-o", str(tmp_path / "nothing")])
+    (tmp_path / "file").write_text("no bundle")
+    result = CliRunner().invoke(app, [*arguments[:2], "-o", str(tmp_path / "file")])
     assert result.exit_code == 2
     assert "neither a .safetensors file nor" in " ".join(result.output.replace("│", " ").split())
 
@@ -219,3 +221,18 @@ def test_command_puts_a_probe_into_a_bundle(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["import-probe", str(dump_weights(tmp_path, dim=108)), *arguments])
     assert result.exit_code == 1
     assert "reads 108 values of mean; the encoder gives 144" in result.output
+
+
+def test_a_probe_on_embeddings_that_one_has_goes_into_a_copy_of_the_packaged_bundle(tmp_path: Path) -> None:
+    x, names = features(), np.array(["acker", "wald", "wasser"])
+    model = LogisticRegression(max_iter=1000).fit(x, names[classes(count=3)])
+    joblib.dump(model, tmp_path / "own.joblib")
+    arguments = ["import-probe", str(tmp_path / "own.joblib"), "-o", str(tmp_path / "mine")]
+    result = CliRunner().invoke(app, [*arguments, "--pooling", "mean"])
+    assert result.exit_code == 0, result.output
+    assert "mine is new: a copy of the packaged bundle with this probe" in result.output.replace("\n", "")
+    packaged, found = bundle.load(), bundle.load(tmp_path / "mine")
+    assert found.encoder_digest() == packaged.encoder_digest()
+    assert set(found.probe_names) == {*packaged.probe_names, "own"}
+    assert found.probe("own").labels == ("acker", "wald", "wasser")
+    same(found.probe("own"), x, model.predict_proba(x))
