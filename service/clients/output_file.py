@@ -6,13 +6,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from service.clients.errors import InputError
 from service.clients.input_files import IMAGES
+from service.clients.links import is_link
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -69,6 +70,19 @@ def check(output: Path, wanted: str) -> None:
         raise InputError(f"{output}: there is no folder {folder}; expected a file name in one that is there")
     if not os.access(output if output.exists() and not output.is_file() else folder, os.W_OK):
         raise InputError(f"{output} cannot be written: no permission to write into {folder}")
+
+
+def check_apart(output: Path, read: Iterable[str | Path | None]) -> None:
+    """Whether the output would take the place of a file that is read.
+
+    Raises:
+        InputError: it would.
+    """
+    if output.is_file() and any(
+        path is not None and not is_link(path) and Path(path).exists() and output.samefile(path)
+        for path in read
+    ):
+        raise InputError(f"{output} is a file to read; expected another name for what is written")
 
 
 @contextmanager

@@ -115,6 +115,7 @@ async def _run(work: Work, wanted: str, kept: KeptAnswers, console: Console) -> 
         (per_tile if name in PER_TILE else options)[name] = value
 
     tiles = find_tiles(work.files, work.table, per_tile, _tell)
+    output_file.check_apart(work.output, [*work.files, *(tile.path for tile in tiles), work.table])
     with _progress(work, console, len(tiles)) as show:
         async with _client(work, tiles) as client:
             output = partial(output_file.written, work.output, kept.folder)

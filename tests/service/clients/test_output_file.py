@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import app
 from service.clients import output_file
 from service.clients.errors import InputError
+from tests.rasters import dn_pixels, geotiff
 
 
 def write(content: Any, output: Path) -> None:
@@ -63,3 +66,16 @@ def test_json_on_standard_output_ends_its_line(capfdbinary: pytest.CaptureFixtur
     write(b'{"data":[]}', Path("-"))
     write(b"\x93NUMPY", Path("-"))
     assert capfdbinary.readouterr().out == b'{"data":[]}\n\x93NUMPY'
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    """As `landmoe classify scene.tif --fit grid -o scene.tif` did."""
+    scene, link = tmp_path / "scene.tif", tmp_path / "link.tif"
+    scene.write_bytes(geotiff(dn_pixels(80, 80)))
+    link.symlink_to(scene)
+    for output in (scene, link):
+        done = CliRunner().invoke(app, ["classify", str(scene), "--fit", "grid", "-o", str(output)])
+        assert done.exit_code == 1
+        assert f"{output} is a file to read" in done.stderr
+    assert scene.read_bytes() == geotiff(dn_pixels(80, 80))
+    output_file.check_apart(tmp_path / "out.tif", [scene, "https://x.org/out.tif", None, tmp_path / "none"])
