@@ -136,8 +136,7 @@ class NpyMerger:
 
     def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
         """See `Merger.begin`."""
-        found = (row for body in bodies for row in self._rows(body)[0] if row is not None)
-        self._file = NpyFile(file, next(found).shape)
+        self._file = NpyFile(file, next(filter(None, map(self._shape, bodies))))
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:
         """See `Merger.add`."""
@@ -155,10 +154,16 @@ class NpyMerger:
         if self._file is not None:
             self._file.finish()
 
+    def _shape(self, body: bytes) -> tuple[int, ...] | None:
+        """Of a row; None if there is none. A scene has one also where all its windows were left out."""
+        if self.wire_format == "npy":
+            return _array(body).shape[1:]
+        return next((row.shape for row in self._rows(body)[0] if row is not None), None)
+
     def _rows(self, piece: Piece) -> tuple[Sequence[NDArray[np.float32] | None], list[Item]]:
         """An array for each row, or None; and items, where it has any."""
         if isinstance(piece, bytes) and self.wire_format == "npy":
-            return list(np.lib.format.read_array(io.BytesIO(piece), allow_pickle=False)), []
+            return list(_array(piece)), []
         if not isinstance(piece, bytes):
             return [None] * len(piece), piece
         body = orjson.loads(piece)
@@ -192,6 +197,11 @@ def merger(output_format: str, route: str, *, scenes: bool) -> Merger:
 
         return ParquetMerger()
     raise ValueError(f"{output_format} holds one scene; several tiles were given")
+
+
+def _array(body: bytes) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+    return found
 
 
 def _renumber(items: Iterator[Item] | Sequence[Item], indices: Sequence[int]) -> None:

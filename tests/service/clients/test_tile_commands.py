@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from model.bands import BANDS
 from service.cli import app
 from service.clients import merge
 from service.clients.tiles import Tile
@@ -73,6 +74,20 @@ def test_warnings_and_left_out_windows_are_told(tmp_path: Path, suffix: str) -> 
     assert "1 tile, 6 windows (2 empty, left out); wrote" in told
     assert "warnings: unusual-pixel-size (4)" in told
     assert "warnings" not in call("embed", str(tmp_path / "scene.tif"), "--quiet", *wanted).stderr
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet", "ndjson"])
+def test_scenes_of_which_nothing_is_left(tmp_path: Path, suffix: str) -> None:
+    clouds = np.full((1, 80, 80), 1 << 3, np.uint16)
+    scene = geotiff(np.concatenate([dn_pixels(80, 80), clouds]), descriptions=(*BANDS, "QA_PIXEL"))
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_bytes(scene)
+    output = tmp_path / f"out.{suffix}"
+    done = call("embed", str(tmp_path), "--fit", "grid", "-p", "max_cloud_fraction=0.3", "-o", str(output))
+    assert done.exit_code == 0, done.exception
+    assert "2 tiles, 8 windows (8 cloudy, left out); wrote" in done.stderr
+    if suffix == "npy":
+        assert np.load(output).shape == (0, 144)
 
 
 def plain(kind: str, path: Path) -> Any:
