@@ -165,7 +165,8 @@ class Tile:
         try:
             return [(part, unicode(file.name), file) for part, file in delivery.find(self.path).items()]
         except delivery.DeliveryError as error:
-            raise UnusableTileError(str(error)) from error
+            tiles = "" if delivery.is_delivery(self.path) else "; a folder of tiles is given as its files"
+            raise UnusableTileError(f"{error}{tiles}") from error
 
 
 def _is_missing(value: Any) -> bool:

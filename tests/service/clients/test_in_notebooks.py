@@ -6,13 +6,14 @@ import multiprocessing
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
 
-from service.client import Client, Tile
+from service.client import Client, Tile, UnusableTileError
 from tests.rasters import geotiff
 from tests.service.test_client import local
 
@@ -38,6 +39,17 @@ def test_a_value_for_nothing_may_be_nan(client: Client) -> None:
     holes[:, :20] = np.nan
     [result] = client.embed(Tile(data=holes, nodata=np.nan, units="reflectance")).results
     assert result.fields["valid_fraction"] == 0.5
+
+
+def test_a_folder_of_tiles_is_no_tile(client: Client, tmp_path: Path) -> None:
+    """The commands look into it; here a folder is a delivery."""
+    (tmp_path / "a.tif").write_bytes(geotiff())
+    with pytest.raises(UnusableTileError, match="; a folder of tiles is given as its files"):
+        client.embed(tmp_path)
+    assert len(client.embed(tmp_path.glob("*.tif"))) == 1
+    (tmp_path / "LC08_L2SP_192027_20200802_20200914_02_T1_SR_B1.TIF").write_bytes(geotiff())
+    with pytest.raises(UnusableTileError, match=r"expected all seven bands$"):
+        client.embed(tmp_path)
 
 
 def test_a_process_that_was_forked_is_told_to_open_its_own(client: Client) -> None:
