@@ -156,6 +156,14 @@ class AsyncClient:
         headers = {"X-Request-ID": request_id} if request_id else {}
         return await self._connection.send("POST", route, request, fields, headers)
 
+    async def is_there(self) -> bool:
+        """Whether the service answers at all, whatever it is."""
+        try:
+            await self._connection.get("/model")
+        except httpx.HTTPError:
+            return False
+        return True
+
     async def windows(self, request_id: str) -> tuple[int, int] | None:
         """Of a request with scenes that is under way: windows that are done, and all. None if unknown."""
         try:

@@ -18,6 +18,7 @@ from service.clients.errors import (
     ModelChangedError,
     ProblemError,
     TooLargeError,
+    TransportError,
     UnusableTileError,
 )
 from service.clients.kept_answers import KeptAnswers, answer_key
@@ -159,6 +160,7 @@ async def _piece(
     Raises:
         AuthenticationError: nothing else will be answered.
         ProblemError: nor if an option cannot be used.
+        TransportError: nor if the service has gone; each request would wait for it as long as this one did.
         TooLargeError: its halves may not be.
         ModelChangedError: it is of another model than that of GET /model.
     """
@@ -168,6 +170,8 @@ async def _piece(
         raise
     except ClientError as error:
         if request.halves(error) or _concerns_all(error, request):
+            raise
+        if isinstance(error, TransportError) and not await client.is_there():
             raise
         body = error.body if isinstance(error, ProblemError) else _as_problem(error)
         own = {e["index"]: e for e in body.get("errors", [])}
