@@ -95,6 +95,7 @@ def prepare_small(
         return None
     header, pixels = found
     declare(header, parameters.nodata)
+    _check(header, parameters, options, source)
     band = quality.band(header.descriptions)
     if header.alpha and band is not None:  # which it hides, too
         return None

@@ -76,6 +76,17 @@ def test_a_tile_that_cannot_be_is_refused_alike() -> None:
     assert (came.value.code, str(came.value)) == (wanted.value.code, str(wanted.value))
 
 
+def test_of_two_things_that_are_wrong_the_same_one_is_told() -> None:
+    """Whether GDAL read the file, as it does the first with certain GeoKeys, or not."""
+    unclear, empty = np.full((7, 30, 30), 90, np.uint8), np.full((7, 30, 30), 7, np.uint16)
+    for file in (File(geotiff(unclear), None), File(geotiff(empty, nodata=7), None)):
+        with pytest.raises(TileError) as wanted:
+            of(file)
+        with pytest.raises(TileError) as came:
+            prepare_small(file, TileParameters(), OPTIONS, BUNDLE, LIMITS)
+        assert (came.value.code, str(came.value)) == ("wrong-size", str(wanted.value))
+
+
 def test_files_of_all_kinds_come_back_in_order_each_with_its_own_fate() -> None:
     found = list(files().values()) * 5
     said: list[TileParameters | RequestError] = [TileParameters(id=str(i)) for i in range(len(found))]
