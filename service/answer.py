@@ -67,14 +67,19 @@ class Answer:
 
     @property
     def _hopeless(self) -> bool:
-        return self.format == "npy" and not self._product.head.as_nan and self._tally.failed > 0
+        if self._tally.failed == 0:
+            return False
+        if self.format.startswith("geotiff"):  # of one scene, which could not be opened
+            return self.grid is None
+        return self.format == "npy" and not self._product.head.as_nan
 
     async def add(self, outcomes: Sequence[Outcome]) -> None:
         """Takes the next outcomes.
 
         Raises:
             SpoolError: there is no room for them.
-            HopelessError: the answer can only be a problem, whatever comes: npy has no room for errors.
+            HopelessError: the answer can only be a problem, whatever comes: npy has no room for errors, and
+                a GeoTIFF only has a scene.
         """
         for outcome in outcomes:
             self._tally.add(outcome)

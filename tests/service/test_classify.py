@@ -222,3 +222,25 @@ def test_a_classified_scene_is_a_raster(client: TestClient, stride: int) -> None
         for item in items:
             found = dict(zip(PROBES["many"].labels, values[:, item["row"], item["col"]], strict=True))
             assert found == {p["label"]: np.float32(p["probability"]) for p in item["predictions"]}
+
+
+@pytest.mark.parametrize("kind", ["geotiff-classes", "geotiff-probabilities"])
+@pytest.mark.parametrize(
+    ("scene", "params", "error"),
+    [
+        (geotiff(dn_pixels(30, 90)), {}, "wrong-size"),
+        (geotiff(dn_pixels(90, 90, count=3)), {}, "wrong-band-count"),
+        (geotiff(dn_pixels(90, 90)), {"lat": "91", "lon": "0"}, "bad-parameter"),
+        (geotiff(dn_pixels(90, 90)), {"units": "percent"}, "bad-parameter"),
+        (geotiff(np.zeros((7, 90, 90), np.uint16)), {}, "empty-tile"),
+        (b"hello, world", {}, "not-a-tiff"),
+    ],
+)
+def test_a_scene_that_cannot_be_classified_as_a_raster_says_why(
+    client: TestClient, kind: str, scene: bytes, params: dict[str, str], error: str
+) -> None:
+    response = classify(client, scene, **params, fit="grid", format=kind)
+    wanted = classify(client, scene, **params, fit="grid").json()
+    assert wanted["type"].endswith(error)
+    assert response.status_code == wanted["status"]
+    assert response.json() == wanted | {"request_id": response.json()["request_id"]}
