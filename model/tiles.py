@@ -127,9 +127,9 @@ def prepare(
         )
     index = [band - 1 for band in chosen]
     seven = pixels if chosen == tuple(range(1, len(pixels) + 1)) else pixels[index]
+    if alpha and len(pixels) not in chosen:  # so the seven are a copy; 0 is no value of a band
+        seven[:, find_missing(pixels[-1], None)] = 0
     missing = find_missing(seven, nodata)
-    if alpha and len(pixels) not in chosen:
-        missing |= find_missing(pixels[-1], None)
     valid = np.logical_not(missing.any(axis=0))
     check_valid(valid)
     clipped = clipped_warning(seven, valid)

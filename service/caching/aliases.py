@@ -28,7 +28,7 @@ from service.parameters import TileParameters
 from service.rasters.geotiff import Limits
 from service.schemas import Item
 
-_FORMAT_VERSION = 8  # one more when files are refused that were not before, or described otherwise
+_FORMAT_VERSION = 9  # one more when files are refused that were not before, or described otherwise
 _INLINE_BYTES = 131_072  # hashing this much takes 0.1 ms, about what handing it to a thread does
 # Options that change nothing about how a tile is prepared. One that is not named here makes another alias.
 _AFTER_PREPARATION = {"pooling", "normalize", "format", "probe", "top_k", "threshold", "on_error"}

@@ -94,6 +94,14 @@ def test_a_warped_file(client: TestClient, tmp_path: Path, compress: str) -> Non
     assert item["units"] == "dn"
 
 
+@pytest.mark.parametrize("fit", ["crop", "resize", "grid"])
+def test_zeros_that_it_hides_are_not_taken_for_clipped_reflectance(client: TestClient, fit: str) -> None:
+    pixels = dn_pixels()
+    pixels[2, ~SEEN] = 0
+    assert embed(client, with_alpha(pixels), fit=fit)["warnings"] == []
+    assert embed(client, geotiff(pixels), fit=fit)["warnings"][0]["code"] == "partly-zero"
+
+
 def test_all_of_it_hidden_is_empty(client: TestClient) -> None:
     response = send(client, with_alpha(opaque=0))
     assert response.status_code == 422
