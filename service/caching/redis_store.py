@@ -14,9 +14,7 @@ from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse
 
 from service.caching.breaker import Breaker
@@ -28,6 +26,7 @@ from service.caching.cache_metrics import (
     REDIS_WRITES,
 )
 from service.caching.redis_errors import REFUSES_WRITES, kind_of
+from service.caching.redis_pool import make_pool
 
 log = structlog.get_logger()
 
@@ -67,14 +66,8 @@ class RedisStore:
         max_connections: int,
         max_queued_bytes: int,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=timeout_s,
-            socket_connect_timeout=connect_timeout_s,
-            socket_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),  # a result is computed sooner than a server comes back
-            protocol=2,  # nothing of RESP3 is needed; its handshake is one more round trip
+        pool = make_pool(
+            url, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s, max_connections=max_connections
         )
         self._redis = Redis.from_pool(pool)
         self._ttl_ms = 1000 * ttl_s
