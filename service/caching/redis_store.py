@@ -41,6 +41,7 @@ _KEYS_PER_COMMAND = 64  # results of all tokens are then 4 MB: a few millisecond
 _BACKGROUND_S = 1.0  # for what nobody waits for: trials, and writes as a whole
 # A lookup of what is not there. Who refuses lookups (a cluster, a user without the right) answers PING.
 _TRIAL = (b"landmoe:trial",)
+_TRIAL_TTL_MS = 1000
 _CLOSE_S = 1.0  # for writes still queued when the service stops
 
 
@@ -82,6 +83,7 @@ class RedisStore:
         self._queued_bytes = 0
         self._queued = asyncio.Event()
         self._opened = asyncio.Event()
+        self._refused = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -91,6 +93,7 @@ class RedisStore:
         self._tasks = [
             asyncio.create_task(self._write(), name="redis-write"),
             asyncio.create_task(self._watch(), name="redis-watch"),
+            asyncio.create_task(self._watch_writes(), name="redis-watch-writes"),
         ]
 
     @property
@@ -136,8 +139,9 @@ class RedisStore:
         self._closing = True
         self._queued.set()
         if self._tasks:
-            writer, watcher = self._tasks
-            watcher.cancel()
+            writer, *watchers = self._tasks
+            for watcher in watchers:
+                watcher.cancel()
             await asyncio.wait([writer], timeout=_CLOSE_S)
             writer.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -208,11 +212,25 @@ class RedisStore:
             if self._breaker.is_open or not self._write_breaker.begin():
                 REDIS_WRITES["dropped"].inc(len(entries))
                 continue
-            pipeline = self._redis.pipeline(transaction=False)
-            for key, value in entries:
-                pipeline.set(key, value, px=self._ttl_ms)
-            answers = await self._call("set", pipeline.execute(raise_on_error=False), _BACKGROUND_S)
+            answers = await self._set(entries, self._ttl_ms)
             self._count(len(entries), answers)
+            self._judge(answers)
+
+    async def _watch_writes(self) -> None:
+        """Tries a write where they were refused: while there is nothing to write nobody would know better."""
+        while True:
+            await self._refused.wait()
+            while self._write_breaker.is_open:
+                await asyncio.sleep(max(self._write_breaker.wait_s, _BACKGROUND_S))
+                if not self._breaker.is_open and self._write_breaker.begin():
+                    self._judge(await self._set([(*_TRIAL, b"")], _TRIAL_TTL_MS))
+            self._refused.clear()
+
+    async def _set(self, entries: Sequence[tuple[bytes, bytes]], ttl_ms: int) -> list[Any] | None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, value in entries:
+            pipeline.set(key, value, px=ttl_ms)
+        return await self._call("set", pipeline.execute(raise_on_error=False), _BACKGROUND_S)
 
     def _take(self) -> list[tuple[bytes, bytes]]:
         entries = [self._queue.popleft() for _ in range(min(len(self._queue), _KEYS_PER_COMMAND))]
@@ -220,13 +238,16 @@ class RedisStore:
         return entries
 
     def _count(self, entries: int, answers: list[Any] | None) -> None:
-        """Counts what became of a pipeline; one refusal (no room, a replica, a full disk) pauses writing."""
+        """Counts what became of a pipeline."""
+        failed = sum(isinstance(answer, Exception) for answer in answers) if answers is not None else entries
+        REDIS_WRITES["failed"].inc(failed)
+        REDIS_WRITES["ok"].inc(entries - failed)
+
+    def _judge(self, answers: list[Any] | None) -> None:
+        """One refusal (no room, a replica, a full disk) pauses writing."""
         failures = [answer for answer in answers or () if isinstance(answer, Exception)]
         for error in failures:
             REDIS_ERRORS[kind_of(error)].inc()
-        failed = len(failures) if answers is not None else entries
-        REDIS_WRITES["failed"].inc(failed)
-        REDIS_WRITES["ok"].inc(entries - failed)
         refused = next((error for error in failures if kind_of(error) in REFUSES_WRITES), None)
         before = self._write_breaker.is_open
         if answers is not None:
@@ -234,6 +255,7 @@ class RedisStore:
         REDIS_REFUSES_WRITES.set(self._write_breaker.is_open)
         if self._write_breaker.is_open != before:
             if refused is not None:
+                self._refused.set()
                 log.warning("redis refuses writes", error=str(refused))
             else:
                 log.info("redis takes writes again")

@@ -179,3 +179,25 @@ def test_a_wrong_password_is_an_outage_like_any_other(server: RedisServer) -> No
         assert grown(before)["error-auth"] >= 1
 
     asyncio.run(main())
+
+
+def test_a_server_that_takes_writes_again_is_noticed_though_nothing_is_to_be_written(
+    server: RedisServer,
+) -> None:
+    """What was full in the evening must not alert until the first new tile of the morning."""
+
+    async def main() -> None:
+        with server.client() as client:
+            client.config_set("maxmemory", "1kb")  # less than it uses; by default nothing is evicted
+            try:
+                async with redis_cache(server.url) as cache:
+                    cache.put({b"a": ONE})
+                    await until(lambda: cache.redis_state == "refuses-writes")
+                    before = counts()
+                    client.config_set("maxmemory", "0")
+                    await until(lambda: cache.redis_state == "ok")
+                    assert not {name for name in grown(before) if name.startswith("write")}  # no results
+            finally:
+                client.config_set("maxmemory", "0")
+
+    asyncio.run(main())
