@@ -18,7 +18,7 @@ from service.app import create_app
 from service.encoder_engine import check_engine, make_engine
 from service.engine import EngineError
 from service.file_limit import raise_limit
-from service.heartbeat import Heart
+from service.heartbeat import Heart, own_heart
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError
 from service.http.fetch import ProxyError, check_proxies
@@ -146,7 +146,7 @@ def _serve_alone(
     if listening:
         log.info("listening", **listening)
     try:
-        Server(app, settings, heart).run(sockets=[listener])
+        Server(app, settings, heart or own_heart()).run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the application did not start
         raise StartError("the service did not start; the lines above say why") from error
     finally:

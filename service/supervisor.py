@@ -19,6 +19,7 @@ from typing import NamedTuple
 import structlog
 from uvicorn.config import STARTUP_FAILURE
 
+from service import heartbeat
 from service.heartbeat import Heart, Pulse
 from service.telemetry import worker_files
 
@@ -29,9 +30,8 @@ Work = Callable[[socket.socket, Heart], None]
 # A process that dies this soon after its start is not restarted at once: it would only burn the CPU.
 _SOON_S = 10.0
 _LONGEST_PAUSE_S = 30.0
-# A worker whose event loop has not turned for a minute answers nobody, and would not for hours.
-_LOOK_EVERY_S = 5.0
-_FROZEN_LOOKS = 12
+# No start takes ten minutes: the bundle is on this machine by then.
+_FROZEN_START_LOOKS = 120
 # On top of the grace, before a process that does not end is killed: its own end takes a moment.
 _MARGIN_S = 5.0
 
@@ -100,7 +100,7 @@ class Supervisor:
         """Restarts what dies until told to stop; False if none of the processes can start."""
         first = set(self._processes)
         restarts: list[float] = []  # when; others are seen to meanwhile
-        look = time.monotonic() + _LOOK_EVERY_S
+        look = time.monotonic() + heartbeat.LOOK_EVERY_S
         while True:
             pause = max(0.0, min([look, *restarts]) - time.monotonic())
             ready = wait([self._signals, *(process.sentinel for process in self._processes)], pause)
@@ -109,7 +109,7 @@ class Supervisor:
                 return True
             if time.monotonic() >= look:
                 self._end_frozen()
-                look = time.monotonic() + _LOOK_EVERY_S
+                look = time.monotonic() + heartbeat.LOOK_EVERY_S
             for process in [p for p in self._processes if p.exitcode is not None]:
                 worker = self._processes.pop(process)
                 worker.pulse.close()
@@ -136,13 +136,14 @@ class Supervisor:
                     restarts.append(time.monotonic() + _SOON_S)
 
     def _end_frozen(self) -> None:
-        """Ends processes whose event loop stands still; the next turn finds them dead and replaces them."""
+        """Ends processes that stand still, also in their start; the next turn finds and replaces them."""
         for process, worker in self._processes.items():
             missed = worker.pulse.look()
-            if missed == _FROZEN_LOOKS and process.pid is not None and process.exitcode is None:
-                log.error("worker frozen", pid=process.pid, silent_s=missed * _LOOK_EVERY_S)
+            allowed = heartbeat.FROZEN_LOOKS if worker.pulse.started else _FROZEN_START_LOOKS
+            if missed == allowed and process.pid is not None and process.exitcode is None:
+                log.error("worker frozen", pid=process.pid, silent_s=missed * heartbeat.LOOK_EVERY_S)
                 os.kill(process.pid, signal.SIGABRT)  # it writes where each of its threads is, and dies
-            elif missed > _FROZEN_LOOKS:
+            elif missed > allowed:
                 process.kill()
 
     def _stop(self) -> bool:

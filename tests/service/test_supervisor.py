@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import signal
 import socket
@@ -19,8 +18,8 @@ import psutil
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
-from service import supervisor
-from service.heartbeat import Heart, Pulse
+from service import heartbeat, supervisor
+from service.heartbeat import Heart
 from service.supervisor import Supervisor
 from service.telemetry.worker_files import MULTIPROCESS_DIR
 from tests.rasters import geotiff
@@ -79,6 +78,17 @@ def freeze(folder: Path, _listener: socket.socket, heart: Heart) -> None:
             stand_still()
 
 
+def freeze_at_start(folder: Path, listener: socket.socket, heart: Heart) -> None:
+    """One stands still before it has beaten; all others live until they are killed."""
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        freeze(folder, listener, heart)
+    (folder / f"frozen-{os.getpid()}").touch()
+    (folder / f"started-{os.getpid()}").touch()
+    stand_still()
+
+
 def stand_still() -> None:
     time.sleep(600)
 
@@ -86,7 +96,8 @@ def stand_still() -> None:
 def supervise(folder: str, work: str = "live_or_die") -> None:
     """Two of them, in a process of their own."""
     supervisor._SOON_S = 60.0  # also where other work makes a start slow
-    supervisor._LOOK_EVERY_S = 0.5
+    heartbeat.LOOK_EVERY_S = 0.5
+    supervisor._FROZEN_START_LOOKS = 10 if work == "freeze_at_start" else sys.maxsize
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kind = Short if work == "pause" else Supervisor
         in_order = kind(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
@@ -189,8 +200,9 @@ def test_a_process_for_which_there_is_no_memory_is_started_later(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path) -> None:
-    code = f"from tests.service.test_supervisor import supervise; supervise({str(tmp_path)!r}, 'freeze')"
+@pytest.mark.parametrize("work", ["freeze", "freeze_at_start"])
+def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path, work: str) -> None:
+    code = f"from tests.service.test_supervisor import supervise; supervise({str(tmp_path)!r}, {work!r})"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, MULTIPROCESS_DIR: str(tmp_path)},
@@ -199,7 +211,7 @@ def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path) -> Non
     ) as process:
         try:
             wait_for(tmp_path, "started-*", 2)
-            (tmp_path / "freeze").touch()
+            (tmp_path / work).touch()  # the one of them does it by itself
             wait_for(tmp_path, "started-*", 3)
             [frozen] = (int(path.name.partition("-")[2]) for path in tmp_path.glob("frozen-*"))
             assert not psutil.pid_exists(frozen)
@@ -214,7 +226,7 @@ def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path) -> Non
 @pytest.mark.server
 def test_a_stopped_worker_of_a_server_is_replaced_and_the_other_stays() -> None:
     patched = (
-        "from service import supervisor; supervisor._LOOK_EVERY_S = 2; supervisor._FROZEN_LOOKS = 4; "
+        "from service import heartbeat; heartbeat.LOOK_EVERY_S = 2; heartbeat.FROZEN_LOOKS = 4; "
         "from service.cli import main; main()"
     )
     options = ("serve", "--port", "0", "--workers", "2")
@@ -237,27 +249,3 @@ def test_a_stopped_worker_of_a_server_is_replaced_and_the_other_stays() -> None:
         assert httpx.post(f"{server.url}/embed", content=geotiff(), timeout=60).status_code == 200
         assert max(serving) in workers()
         assert server.stop() == 0
-
-
-def test_a_pulse_counts_the_looks_that_hear_nothing_once_the_heart_has_beaten() -> None:
-    heard, told = multiprocessing.Pipe(duplex=False)
-    pulse, heart = Pulse(heard), Heart(told)
-    assert [pulse.look() for _ in range(3)] == [0, 0, 0]  # still starting
-    heart.beat()
-    heart.beat()
-    assert [pulse.look() for _ in range(3)] == [0, 1, 2]
-    heart.beat()
-    assert pulse.look() == 0
-    told.close()
-    assert pulse.look() == 1
-    pulse.close()
-
-
-def test_a_heart_does_not_wait_for_a_supervisor_that_stands_still_or_is_gone() -> None:
-    heard, told = multiprocessing.Pipe(duplex=False)
-    heart = Heart(told)
-    for _ in range(100_000):  # more than a pipe holds
-        heart.beat()
-    heard.close()
-    heart.beat()
-    told.close()
