@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -93,8 +94,15 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         check_engine(settings)
     except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
-    log.info("listening", **listening)
-    with worker_files.folder() as folder:
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(worker_files.folder())
+        except OSError as error:
+            raise StartError(
+                f"no folder can be made for the metrics of several workers: {error}; expected /dev/shm or "
+                "the temporary folder to be writable"
+            ) from error
+        log.info("listening", **listening)
         os.environ[worker_files.MULTIPROCESS_DIR] = str(folder)
         _serve_metrics(settings, host)
         grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s

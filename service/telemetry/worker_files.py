@@ -25,6 +25,7 @@ MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when 
 # Another one than that of versions that did not lock their folders.
 _PREFIX = "landmoe-workers-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
+_ROOM_BYTES = 16 << 20  # a worker takes 100 kB at first
 _LOCK = "reading"
 # Counted by the supervisor, with the dead; each worker has the same counter at 0.
 DEATHS = ("landmoe_worker_deaths", "Worker processes that died and were replaced")
@@ -36,12 +37,15 @@ def folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder for the workers that are started meanwhile; leftovers of others are cleared away.
 
     Args:
-        parent: where it is made; in memory if None, if there is such a folder. Where a disk is full, and
-            uploads may fill the one with the temporary folder, writing to a mapped file ends the process.
+        parent: where it is made; in memory if None, if there is such a folder and room in it. Where a disk is
+            full, and uploads may fill the one with the temporary folder, writing to a mapped file ends the
+            process.
+
+    Raises:
+        OSError: no folder can be made.
     """
-    if parent is None and os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
-        parent = _SHARED_MEMORY
-    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    if parent is None:
+        parent = _SHARED_MEMORY if _memory_has_room() else Path(tempfile.gettempdir())
     _clear(parent)
     while True:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -56,6 +60,13 @@ def folder(parent: Path | None = None) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(descriptor)
+
+
+def _memory_has_room() -> bool:
+    if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
+        return False
+    _clear(_SHARED_MEMORY)  # which may be what fills it
+    return shutil.disk_usage(_SHARED_MEMORY).free >= _ROOM_BYTES
 
 
 def hold() -> None:

@@ -52,6 +52,22 @@ def test_the_port_of_metrics_is_not_the_services(workers: str) -> None:
     assert "LANDMOE_METRICS_PORT" in done.stderr
 
 
+def test_metrics_of_several_workers_for_which_there_is_no_folder_are_said_in_one_line(
+    tmp_path: Path,
+) -> None:
+    """As in a container whose root is read-only, with a spool and without /tmp."""
+    code = (
+        "import tempfile; from pathlib import Path; from service.telemetry import worker_files; "
+        "worker_files._SHARED_MEMORY = Path('/nowhere'); tempfile.tempdir = '/nowhere'; "
+        "from service.cli import main; main()"
+    )
+    options = ("serve", "--port", "0", "--workers", "2")
+    done = run("-c", code, *options, program=sys.executable, LANDMOE_SPOOL_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "metrics of several workers" in done.stderr
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_spool_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, workers: str) -> None:
     file = tmp_path / "file"

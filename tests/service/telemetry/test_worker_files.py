@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,3 +167,26 @@ def test_a_worker_holds_the_folder_of_a_supervisor_that_was_killed(tmp_path: Pat
         worker.kill()
     with worker_files.folder(tmp_path):
         assert not left.exists()
+
+
+def test_shared_memory_that_others_have_filled_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker would be ended by the kernel at its start, for ever."""
+    memory, temporary = tmp_path / "memory", tmp_path / "temporary"
+    for folder in (memory, temporary):
+        folder.mkdir()
+    left = memory / f"{worker_files._PREFIX}left"
+    free = {"others": 1000}
+    monkeypatch.setattr(worker_files, "_SHARED_MEMORY", memory)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: usage(1000 if left.exists() else free.get("others", 1 << 30))
+    )
+    with worker_files.folder() as made:
+        assert made.parent == temporary
+    free.clear()
+    left.mkdir()  # of a service that was killed
+    with worker_files.folder() as made:
+        assert made.parent == memory
