@@ -173,14 +173,23 @@ class EncoderEngine:
         return providers.RUNTIME_NAMES[self.runtime]
 
 
-def make_engine(settings: Settings) -> EncoderEngine:
+def make_engine(settings: Settings, digest: str | None = None) -> EncoderEngine:
     """The engine that the settings ask for, every batch size that it will be given warmed up.
+
+    Args:
+        settings: which bundle, and how it is computed.
+        digest: of the bundle that others serve behind the same address; no other is taken.
 
     Raises:
         BundleError, EngineError: the bundle, its encoder or the device cannot be used.
     """
     threads = settings.engine_threads or max(1, cpu.available() // settings.workers)
     bundle = bundles.load(settings.bundle)
+    if digest is not None and bundle.digest != digest:
+        raise EngineError(
+            f"the bundle has changed since the service was started: its digest is {bundle.digest}, expected "
+            f"{digest}; restart the service to serve the new one"
+        )
 
     def on(provider: Provider) -> EncoderEngine:
         return EncoderEngine(
@@ -204,14 +213,19 @@ def make_engine(settings: Settings) -> EncoderEngine:
     return engine
 
 
-def check_engine(settings: Settings) -> None:
-    """What can be said about the engine of the settings without making it; raises as `make_engine`."""
+def check_engine(settings: Settings) -> str:
+    """What can be said about the engine of the settings without making it; raises as `make_engine`.
+
+    Returns:
+        The bundle's digest.
+    """
     bundle = bundles.load(settings.bundle)
     try:
         device = providers.candidates(settings.provider)[-1]
         providers.numbers(bundle, settings.precision, device, kernels=settings.kernels)
     except ProviderError as error:
         raise EngineError(str(error)) from error
+    return bundle.digest
 
 
 def _first_line(error: Exception) -> str:

@@ -91,7 +91,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         return
     try:  # workers do it again; here its errors are one line
         api_keys.load(settings.api_keys, settings.api_keys_file)
-        check_engine(settings)
+        digest = check_engine(settings)
     except (BundleError, EngineError, ApiKeyError) as error:
         raise StartError(str(error)) from error
     with ExitStack() as held:
@@ -106,7 +106,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         os.environ[worker_files.MULTIPROCESS_DIR] = str(folder)
         _serve_metrics(settings, host)
         grace_s = settings.shutdown_grace_s + settings.shutdown_delay_s
-        supervisor = Supervisor(partial(_work, settings), settings.workers, listener, grace_s)
+        supervisor = Supervisor(partial(_work, settings, digest), settings.workers, listener, grace_s)
         if not supervisor.run():
             raise StartError("a worker did not start or did not stop in order; the lines above say why")
 
@@ -143,12 +143,13 @@ def _serve_alone(
     listener: socket.socket,
     listening: dict[str, Any] | None = None,
     heart: Heart | None = None,
+    digest: str | None = None,
 ) -> None:
     give_back_freed_memory()
     try:
         if settings.tracing:
             tracing.configure()
-        app = create_app(settings, make_engine(settings))
+        app = create_app(settings, make_engine(settings, digest))
     except (BundleError, EngineError, ApiKeyError, TracingError) as error:
         raise StartError(str(error)) from error
     if listening:
@@ -161,12 +162,12 @@ def _serve_alone(
         tracing.turn_off()
 
 
-def _work(settings: Settings, listener: socket.socket, heart: Heart) -> None:
-    """One of several processes."""
+def _work(settings: Settings, digest: str, listener: socket.socket, heart: Heart) -> None:
+    """One of several processes. All serve the bundle with this digest, also those that replace others."""
     worker_files.hold()
     logs.configure(settings.log_level, settings.log_format)
     try:
-        _serve_alone(settings, listener, heart=heart)
+        _serve_alone(settings, listener, heart=heart, digest=digest)
     except StartError as error:
         log.error("worker did not start", reason=str(error))  # noqa: TRY400  # the reason is enough
         sys.exit(STARTUP_FAILURE)

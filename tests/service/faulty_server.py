@@ -65,8 +65,8 @@ class FaultyEngine:
 def main() -> None:
     chosen = settings.load()
 
-    def faulty(given: settings.Settings) -> FaultyEngine:
-        engine = FaultyEngine(make_engine(given))
+    def faulty(given: settings.Settings, digest: str | None = None) -> FaultyEngine:
+        engine = FaultyEngine(make_engine(given, digest))
         signal.signal(signal.SIGUSR1, lambda *_: setattr(engine, "kill", True))
         signal.signal(signal.SIGUSR2, lambda *_: setattr(engine, "hang", True))
         return engine
