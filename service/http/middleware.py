@@ -80,7 +80,9 @@ class Observed:
         requests.inc()
         duration.observe(seconds)
         tracing.answered(route, status, outcome)
-        level = self._log.debug if route in _QUIET and status < 500 else self._log.info
+        level = self._log.debug if route in _QUIET else self._log.info
+        if status >= 500:  # a fault of ours, which whoever looks for faults must find
+            level = self._log.warning
         level(
             "request",
             method=scope["method"],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from httpx import ASGITransport, AsyncClient, Response
+from structlog.testing import capture_logs
 
 from service.errors import PROBLEMS, TYPE_PREFIX
 from tests.rasters import dn_pixels, geotiff
@@ -133,7 +134,8 @@ def test_every_row_has_a_situation() -> None:
 
 @pytest.mark.parametrize("code", SITUATIONS)
 def test_a_situation_is_answered_with_its_row(code: str, make_client: MakeClient) -> None:
-    response = SITUATIONS[code](make_client)
+    with capture_logs() as lines:
+        response = SITUATIONS[code](make_client)
     row = PROBLEMS[code]
     body = response.json()
     assert (response.status_code, body["type"]) == (row.status, TYPE_PREFIX + code), body
@@ -142,5 +144,7 @@ def test_a_situation_is_answered_with_its_row(code: str, make_client: MakeClient
     assert body["status"] == row.status
     assert len(body["detail"]) > 10
     assert body["request_id"] == response.headers["x-request-id"]
+    [line] = [seen for seen in lines if seen.get("outcome") == code]
+    assert line["log_level"] == ("warning" if row.status >= 500 else "info")
     if row.status in (429, 503):
         assert int(response.headers["retry-after"]) >= 1
