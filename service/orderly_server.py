@@ -30,6 +30,7 @@ _BACKLOG = 2048  # connections that may wait to be accepted; a burst of clients 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
 _HEAR_OUT_S = 0.5  # for a connection that was just made to say what it wants
 _MARGIN_S = 5  # on top of the grace, for the end of the application itself
+_LAST_S = 3  # after that, for the end of the process: spans are sent within 2
 # Containers more than are there; Python would look at the young ones after 700. What 64 requests under way
 # have stays below: it comes and goes in waves, and each wave would be looked at.
 _COLLECT_AFTER = 20_000
@@ -50,6 +51,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._heart = heart
+        self._limit: threading.Timer | None = None
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -110,9 +112,14 @@ class Server(uvicorn.Server):
         log.info("stopping", delay_s=self._settings.shutdown_delay_s, grace_s=self._settings.shutdown_grace_s)
         await asyncio.sleep(self._settings.shutdown_delay_s)
         # An engine that hangs must not keep the process.
-        limit = threading.Timer(self._settings.shutdown_grace_s + _MARGIN_S, os._exit, (1,))
-        limit.daemon = True
-        limit.start()
+        self._end_after(self._settings.shutdown_grace_s + _MARGIN_S, status=1)
+
+    def _end_after(self, seconds: float, status: int) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = threading.Timer(seconds, os._exit, (status,))
+        self._limit.daemon = True
+        self._limit.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the port once everyone who found it open has been heard, then ends as uvicorn does.
@@ -135,6 +142,8 @@ class Server(uvicorn.Server):
                 break  # a connection that says nothing
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+        # All is done. A thread that is left, asking a name server which does not answer, is not waited for.
+        self._end_after(_LAST_S, status=0)
 
     async def _accept_all(self, listener: socket.socket) -> None:
         """Takes the connections that the kernel has completed and nobody accepted yet."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -120,6 +121,17 @@ def test_what_cannot_be_finished_in_time_is_answered_and_the_process_ends() -> N
         assert account.statuses == {503: 3}
         assert account.lost == 0
         assert status == 1  # not in order
+
+
+def test_a_thread_that_nobody_waits_for_does_not_hold_up_the_end() -> None:
+    """As one of the event loop's own that asks a name server which does not answer for Redis' address."""
+    patched = (
+        "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); "
+        "from service.cli import main; main()"
+    )
+    command = (sys.executable, "-c", patched, "serve", "--port", "0")
+    with ServerProcess(command=command, LANDMOE_SHUTDOWN_GRACE_S="60") as server:
+        assert server.stop() == 0  # within 30 s
 
 
 def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind() -> None:
