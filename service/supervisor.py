@@ -86,6 +86,7 @@ class Supervisor:
         self._signalled.send(b"!")
 
     def _start(self) -> None:
+        worker_files.renew()
         heard, told = self._context.Pipe(duplex=False)
         with told:
             process = self._context.Process(target=_worker, args=(self._work, self._listener, told))

@@ -142,8 +142,8 @@ def exposition() -> bytes:
     if MULTIPROCESS_DIR not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    _Workers(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
     with reading():
+        _Workers(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
         return generate_latest(registry)
 
 

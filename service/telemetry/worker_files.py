@@ -17,8 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
+
+log = structlog.get_logger()
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
 
@@ -69,6 +72,21 @@ def _memory_has_room() -> bool:
     return shutil.disk_usage(_SHARED_MEMORY).free >= _ROOM_BYTES
 
 
+def renew() -> None:
+    """Makes the folder again if it was removed, as logind removes shared memory with its user's last session.
+
+    No worker could start without it. What those that run have counted, and still count, is not seen any more.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        Path(os.environ[MULTIPROCESS_DIR]).mkdir(mode=0o700)
+        log.warning(
+            "the folder of metrics was removed", hint="restart the service, its metrics are not whole"
+        )
+
+
 def hold() -> None:
     """Holds the folder to the end of this process: a worker may outlive a killed supervisor for a moment."""
     with suppress(OSError):
@@ -78,6 +96,7 @@ def hold() -> None:
 @contextmanager
 def reading(*, alone: bool = False) -> Iterator[None]:
     """Files of the dead are not put together meanwhile: they would be counted twice, or not at all."""
+    renew()
     with (Path(os.environ[MULTIPROCESS_DIR]) / _LOCK).open("a") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
