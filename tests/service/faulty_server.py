@@ -1,6 +1,7 @@
 """`landmoe serve` with an engine that can be hurt: SIGUSR1 kills one of its workers, SIGUSR2 makes one hang.
 
-It computes nothing while the file is there that HELD_WHILE names, if it is set.
+It computes nothing while the file is there that HELD_WHILE names, if it is set, and no worker of it is
+replaced while the one of RESTART_HELD_WHILE is.
 
 Run as `python -m tests.service.faulty_server`; LANDMOE_ variables set everything, the port is any free one.
 """
@@ -20,7 +21,11 @@ from numpy.typing import NDArray
 from service import server, settings
 from service.encoder_engine import EncoderEngine, make_engine
 
-RESTART_S = 0.3  # takes long enough to be seen
+
+def held(variable: str) -> None:
+    """Waits while the file is there that a variable of the environment names."""
+    while (path := os.environ.get(variable)) and Path(path).exists():
+        time.sleep(0.005)
 
 
 class FaultyEngine:
@@ -34,7 +39,6 @@ class FaultyEngine:
         self.concurrency, self.batch_size = engine.concurrency, engine.batch_size
         self.chunk_size = engine.chunk_size
         self.kill = self.hang = False
-        self._held_while = Path(held) if (held := os.environ.get("HELD_WHILE")) else None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)  # whatever else an engine has
@@ -53,27 +57,23 @@ class FaultyEngine:
         if self.hang:
             self.hang = False
             threading.Event().wait()
-        while self._held_while is not None and self._held_while.exists():
-            time.sleep(0.005)
+        held("HELD_WHILE")
         return self._engine.run(dn, metadata, outputs, alone=alone)
 
     def restart(self) -> None:
-        time.sleep(RESTART_S)
+        held("RESTART_HELD_WHILE")
         self._engine.restart()
 
 
-def main() -> None:
-    chosen = settings.load()
+def faulty(given: settings.Settings, digest: str | None = None) -> FaultyEngine:
+    engine = FaultyEngine(make_engine(given, digest))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(engine, "kill", True))
+    signal.signal(signal.SIGUSR2, lambda *_: setattr(engine, "hang", True))
+    return engine
 
-    def faulty(given: settings.Settings, digest: str | None = None) -> FaultyEngine:
-        engine = FaultyEngine(make_engine(given, digest))
-        signal.signal(signal.SIGUSR1, lambda *_: setattr(engine, "kill", True))
-        signal.signal(signal.SIGUSR2, lambda *_: setattr(engine, "hang", True))
-        return engine
 
+if __name__ in ("__main__", "__mp_main__"):  # the latter in each of several processes
     server.make_engine = faulty  # type: ignore[assignment]  # where the command has the real one
-    server.serve(chosen, server.bind("127.0.0.1", 0))
-
 
 if __name__ == "__main__":
-    main()
+    server.serve(settings.load(), server.bind("127.0.0.1", 0))

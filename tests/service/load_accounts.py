@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from functools import cache
@@ -29,6 +30,25 @@ def singles() -> list[Shot]:
     return shots("/embed", files(), headers=NO_CACHE)
 
 
+class Going:
+    """`until` of a load that goes on until it is told to end; `account` is how far it is."""
+
+    def __init__(self) -> None:
+        self.account = Account()
+        self.ended = False
+
+    def __call__(self, account: Account) -> bool:
+        self.account = account
+        return self.ended
+
+    async def answers(self, more: int) -> None:
+        """Waits until so many more requests were answered."""
+        before = self.account.answered
+        async with asyncio.timeout(90):
+            while self.account.answered < before + more:  # noqa: ASYNC110  # an account tells nobody
+                await asyncio.sleep(0.01)
+
+
 def told(name: str, account: Account, **more: object) -> None:
     """Prints what became of the requests."""
     print(f"\n{name}: {json.dumps({**account.summary(), **more})}")
@@ -36,7 +56,7 @@ def told(name: str, account: Account, **more: object) -> None:
 
 def metric(server: ServerProcess, name: str, **labels: str) -> float:
     """The sum of a metric over all labels but those given."""
-    text = httpx.get(f"{server.url}/metrics").text
+    text = httpx.get(f"{server.url}/metrics", timeout=60).text
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)

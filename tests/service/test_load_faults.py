@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,7 +19,7 @@ import pytest
 from service.batching import cpu
 from service.benchmarks import load
 from service.benchmarks.load import Account, closed_loop, for_seconds, open_loop, shots
-from tests.service.load_accounts import FAULTY, NO_CACHE, files, metric, singles, told
+from tests.service.load_accounts import FAULTY, NO_CACHE, Going, files, metric, singles, told
 from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -30,50 +27,48 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 TIFF = {"Content-Type": "image/tiff", "Cache-Control": "no-cache"}
 
 
-@contextmanager
-def watched(server: ServerProcess) -> Iterator[list[int]]:
-    """The statuses that /readyz goes through meanwhile, repetitions left out."""
-    seen: list[int] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        with httpx.Client() as client:
-            while not stop.wait(0.01):
-                status = client.get(f"{server.url}/readyz").status_code
-                if seen[-1:] != [status]:
-                    seen.append(status)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield seen
-    stop.set()
-    thread.join()
-
-
 @pytest.mark.parametrize(
     ("number", "reason"), [(signal.SIGUSR1, "died of SystemExit"), (signal.SIGUSR2, "given up as hung")]
 )
-def test_an_engine_worker_that_dies_or_hangs_costs_no_request(number: signal.Signals, reason: str) -> None:
-    environment = {"LANDMOE_ENGINE_THREADS": "2", "LANDMOE_ENGINE_TIMEOUT_S": "2.5"}
-    with ServerProcess(command=FAULTY, **environment) as server:
+def test_an_engine_worker_that_dies_or_hangs_costs_no_request(
+    number: signal.Signals, reason: str, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    environment = {"LANDMOE_ENGINE_THREADS": "2", "LANDMOE_ENGINE_TIMEOUT_S": "5"}
+    with ServerProcess(command=FAULTY, RESTART_HELD_WHILE=str(held), **environment) as server:
 
         def fresh() -> np.ndarray:
             params = {"format": "npy", "pooling": "tokens"}
-            answer = httpx.post(f"{server.url}/embed", content=files()[0], params=params, headers=TIFF)
+            answer = httpx.post(
+                f"{server.url}/embed", content=files()[0], params=params, headers=TIFF, timeout=60
+            )
             return np.frombuffer(answer.raise_for_status().content, np.uint8)
 
+        async def readyz(status: int) -> None:
+            async with asyncio.timeout(60), httpx.AsyncClient(timeout=60) as client:
+                while (await client.get(f"{server.url}/readyz")).status_code != status:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        async def main() -> Account:
+            going = Going()
+            running = asyncio.create_task(closed_loop(server.url, singles(), connections=8, until=going))
+            await going.answers(8)
+            server.process.send_signal(number)
+            await readyz(503)
+            await going.answers(8)  # the other worker goes on
+            held.unlink()
+            await readyz(200)
+            await going.answers(8)
+            going.ended = True
+            return await running
+
         before = fresh()
-        hurt = threading.Timer(0.5, server.process.send_signal, (number,))
-        with watched(server) as statuses:
-            hurt.start()
-            account = asyncio.run(closed_loop(server.url, singles(), connections=8, until=for_seconds(3)))
-            again = fresh()
-            while statuses[-1] != 200:
-                time.sleep(0.01)
-        told(f"engine worker {reason}", account, readyz=statuses)
+        account = asyncio.run(main())
+        again = fresh()
+        told(f"engine worker {reason}", account)
         assert account.lost == account.refused == account.failed == 0
         assert account.answered == account.sent > 0
-        assert statuses[:3] == [200, 503, 200]
         assert metric(server, "landmoe_engine_restarts_total") >= 1
         assert reason in str(server.wait_for("engine failed")["reason"])
         assert np.array_equal(before, again)  # a restarted engine gives the same to the last bit

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -16,6 +19,7 @@ import pytest
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import FakeEngine
+from tests.service.load_accounts import FAULTY
 from tests.service.scene_requests import SCENE, TIFF, grid
 from tests.service.server_process import ServerProcess
 
@@ -90,21 +94,28 @@ class _Slow(FakeEngine):
 
 
 @pytest.mark.server
-def test_a_scene_ends_with_its_client_and_outlives_the_call_to_stop() -> None:
-    with ServerProcess() as server:
-        url, scene = f"{server.url}/embed", geotiff(dn_pixels(400, 400))
+def test_a_scene_ends_with_its_client_and_outlives_the_call_to_stop(tmp_path: Path) -> None:
+    held, scene = tmp_path / "held", geotiff(dn_pixels(400, 400))
+    held.touch()
+    with ServerProcess(command=FAULTY, HELD_WHILE=str(held)) as server:
 
         def depth() -> int:
-            return int(httpx.get(f"{server.url}/readyz").json()["queue_depth_tiles"])
+            return int(httpx.get(f"{server.url}/readyz", timeout=60).json()["queue_depth_tiles"])
 
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, content=scene, params={"fit": "grid", "stride": "8"}, headers=TIFF, timeout=1.5)
+        found = urlsplit(server.url)
+        with socket.create_connection((found.hostname, found.port)) as client:
+            head = f"POST /embed?fit=grid&stride=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(scene)}\r\n"
+            client.sendall(f"{head}Content-Type: image/tiff\r\n\r\n".encode() + scene)
+            wait_until(lambda: depth() > 0)
         wait_until(lambda: depth() == 0)
-        with ThreadPoolExecutor(1) as pool:
-            params = {"fit": "grid", "format": "npy"}
+        with ThreadPoolExecutor(2) as pool:
+            url, params = f"{server.url}/embed", {"fit": "grid", "format": "npy"}
             answer = pool.submit(httpx.post, url, content=scene, params=params, headers=TIFF, timeout=60)
             wait_until(lambda: depth() > 0)
-            assert server.stop() == 0
+            status = pool.submit(server.stop)
+            server.wait_for("stopping")
+            held.unlink()
+            assert status.result() == 0
             response = answer.result(60)
         assert response.status_code == 200
         array = np.load(io.BytesIO(response.content))
@@ -113,7 +124,7 @@ def test_a_scene_ends_with_its_client_and_outlives_the_call_to_stop() -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it never came about"
         time.sleep(0.02)

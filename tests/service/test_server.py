@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 
 from model import bundle
 from tests.rasters import dn_pixels, geotiff
+from tests.service.load_accounts import FAULTY, metric
 from tests.service.server_process import ServerProcess, run
 
 pytestmark = pytest.mark.server
@@ -158,23 +160,19 @@ def test_a_client_that_goes_away_costs_nothing_more(server: ServerProcess) -> No
     assert 'outcome="internal-error"' not in text
 
 
-def test_requests_under_way_are_finished_before_it_stops() -> None:
-    with ServerProcess() as server:
-        answers: list[httpx.Response] = []
-        files = [("tile", (f"{seed}.tif", geotiff(dn_pixels(seed=seed)))) for seed in range(64)]
-
-        def send() -> None:
-            answers.append(httpx.post(f"{server.url}/embed", files=files, timeout=60))
-
-        threads = [threading.Thread(target=send) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        # Both, and the one that asks.
-        while "landmoe_requests_in_flight 3.0" not in httpx.get(f"{server.url}/metrics").text:
+def test_requests_under_way_are_finished_before_it_stops(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    files = [("tile", (f"{seed}.tif", geotiff(dn_pixels(seed=seed)))) for seed in range(64)]
+    with ServerProcess(command=FAULTY, HELD_WHILE=str(held)) as server, ThreadPoolExecutor(3) as pool:
+        sent = [pool.submit(httpx.post, f"{server.url}/embed", files=files, timeout=60) for _ in range(2)]
+        while metric(server, "landmoe_requests_in_flight") < 3:  # both, and the one that asks
             time.sleep(0.005)
-        assert server.stop() == 0
-        for thread in threads:
-            thread.join()
+        status = pool.submit(server.stop)
+        server.wait_for("stopping")
+        held.unlink()
+        assert status.result() == 0
+        answers = [answer.result() for answer in sent]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert all(answer.json()["summary"]["embedded"] == 64 for answer in answers)
 
@@ -185,8 +183,11 @@ def test_several_workers_share_a_port_and_their_metrics() -> None:
             # A connection for each request, so that both workers get some.
             content = geotiff(dn_pixels(seed=seed))
             assert httpx.post(f"{server.url}/embed", content=content, headers=TIFF).status_code == 200
+        # A request is counted right after its answer was sent; meanwhile the other worker may be asked.
+        while metric(server, "landmoe_requests_total", outcome="ok", route="/embed") < 12:
+            time.sleep(0.01)
         for _ in range(4):
-            text = httpx.get(f"{server.url}/metrics").text
+            text = httpx.get(f"{server.url}/metrics", timeout=60).text
             assert 'landmoe_requests_total{outcome="ok",route="/embed"} 12.0' in text
             assert re.search(r"^landmoe_model_info\{.*\} 1\.0$", text, re.MULTILINE)
         assert server.stop() == 0

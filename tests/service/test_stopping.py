@@ -8,41 +8,55 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
-from service.benchmarks.load import Account, closed_loop, for_seconds, shots
-from tests.service.load_accounts import FAULTY, NO_CACHE, files, metric, singles, told
+from service.benchmarks.load import Account, closed_loop, shots
+from tests.service.load_accounts import FAULTY, NO_CACHE, Going, files, metric, singles, told
 from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """While this file is there, FAULTY computes nothing if it is told its name."""
+    path = tmp_path / "held"
+    path.touch()
+    return path
+
+
+async def under_way(server: ServerProcess, requests: int) -> None:
+    """Waits until a server has taken so many requests; the one that asks is another."""
+    async with asyncio.timeout(60):
+        while metric(server, "landmoe_requests_in_flight") <= requests:  # noqa: ASYNC110  # nothing to wait on
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_nothing_that_was_taken_is_lost_when_told_to_stop(workers: str) -> None:
     options = {"LANDMOE_SHUTDOWN_DELAY_S": "0.3"}
     with ServerProcess("--workers", workers, **options) as server:
-        stopped: list[int] = []
 
-        async def main() -> Account:
+        async def main() -> tuple[Account, int]:
+            going = Going()
             running = asyncio.create_task(
-                closed_loop(
-                    server.url, singles(), connections=8, until=lambda a: bool(stopped) or a.unsent > 8
-                )
+                closed_loop(server.url, singles(), connections=8, until=lambda a: going(a) or a.unsent > 8)
             )
-            await asyncio.sleep(1)
-            stopped.append(await asyncio.to_thread(server.stop))
-            return await running
+            await going.answers(8)
+            status = await asyncio.to_thread(server.stop)
+            going.ended = True
+            return await running, status
 
-        account = asyncio.run(main())
+        account, status = asyncio.run(main())
     served = [line for line in server.lines if line["event"] == "request" and line.get("path") == "/embed"]
     outcomes = {str(line["outcome"]) for line in served}
-    told(f"SIGTERM with {workers} workers", account, served=len(served), exit_status=stopped[0])
-    assert stopped == [0]
+    told(f"SIGTERM with {workers} workers", account, served=len(served), exit_status=status)
+    assert status == 0
     assert outcomes == {"ok"}
     # A connection that nobody has taken yet is closed unheard; whoever was heard was answered.
     assert account.answered == len(served)
@@ -52,13 +66,14 @@ def test_nothing_that_was_taken_is_lost_when_told_to_stop(workers: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_terminal_that_is_closed_loses_no_request(workers: str) -> None:
+def test_a_terminal_that_is_closed_loses_no_request(workers: str, held: Path) -> None:
     """SIGHUP comes twice then: from the shell, and from the kernel when the shell has gone."""
     [large] = shots("/embed", files(), tiles=64, headers=NO_CACHE)
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, as by nohup, the service ignores it, too
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(ServerProcess("--workers", workers))
+            options = {"LANDMOE_WORKERS": workers, "HELD_WHILE": str(held)}
+            server = stack.enter_context(ServerProcess(command=FAULTY, **options))
         finally:
             signal.signal(signal.SIGHUP, before)
 
@@ -66,11 +81,12 @@ def test_a_terminal_that_is_closed_loses_no_request(workers: str) -> None:
             load_ = asyncio.create_task(
                 closed_loop(server.url, [large], connections=4, until=lambda a: a.sent >= 4)
             )
-            await asyncio.sleep(0.3)
-            for _ in range(2):
-                server.process.send_signal(signal.SIGHUP)
-                await asyncio.sleep(0.1)
-            status = await asyncio.to_thread(server.process.wait, 30)
+            await under_way(server, 4)
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_for, "stopping")
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(held.unlink)
+            status = await asyncio.to_thread(server.process.wait, 60)
             return await load_, status
 
         account, status = asyncio.run(main())
@@ -79,26 +95,29 @@ def test_a_terminal_that_is_closed_loses_no_request(workers: str) -> None:
     assert account.answered == account.sent == 4
 
 
-def test_a_second_signal_stops_at_once() -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_stops_at_once(workers: str, held: Path) -> None:
     [large] = shots("/embed", files(), tiles=64, headers=NO_CACHE)
-    for workers in ("1", "2"):
-        with ServerProcess("--workers", workers) as server:
+    options = {"LANDMOE_WORKERS": workers, "HELD_WHILE": str(held)}
+    with ServerProcess(command=FAULTY, **options) as server:
 
-            async def main(server: ServerProcess = server) -> Account:
-                load_ = asyncio.create_task(
-                    closed_loop(server.url, [large], connections=16, until=lambda a: a.sent >= 16)
-                )
-                await asyncio.sleep(0.7)
-                server.process.terminate()
-                await asyncio.sleep(0.7)
-                assert server.process.poll() is None  # still at work
-                server.process.terminate()
-                status = await asyncio.to_thread(server.process.wait, 10)
-                assert status != 0
-                return await load_
+        async def main() -> Account:
+            load_ = asyncio.create_task(
+                closed_loop(server.url, [large], connections=4, until=lambda a: a.sent >= 4)
+            )
+            await under_way(server, 4)
+            server.process.terminate()
+            await asyncio.to_thread(server.wait_for, "stopping")
+            assert server.process.poll() is None  # still at work
+            server.process.terminate()
+            status = await asyncio.to_thread(
+                server.process.wait, 10
+            )  # long before its time to finish is over
+            assert status != 0
+            return await load_
 
-            account = asyncio.run(main())
-        assert account.lost > 0  # it did not go on until all were answered
+        account = asyncio.run(main())
+    assert account.lost == 4  # it did not go on until all were answered
 
 
 def test_what_cannot_be_finished_in_time_is_answered_and_the_process_ends() -> None:
@@ -110,9 +129,7 @@ def test_what_cannot_be_finished_in_time_is_answered_and_the_process_ends() -> N
             waiting = asyncio.create_task(
                 closed_loop(server.url, singles(), connections=3, until=lambda a: a.sent >= 3)
             )
-            # They, and the one that asks.
-            while metric(server, "landmoe_requests_in_flight") < 4:  # noqa: ASYNC110  # nothing to wait on
-                await asyncio.sleep(0.01)
+            await under_way(server, 3)
             status = await asyncio.to_thread(server.stop)
             return await waiting, status
 
@@ -139,15 +156,30 @@ def test_a_killed_process_is_replaced_and_a_killed_supervisor_leaves_none_behind
         supervisor = psutil.Process(server.process.pid)
 
         def workers() -> list[psutil.Process]:
-            return [p for p in supervisor.children() if "spawn_main" in " ".join(p.cmdline())]
+            found = []
+            for process in supervisor.children():
+                with suppress(psutil.NoSuchProcess):  # it has ended since
+                    if "spawn_main" in " ".join(process.cmdline()):
+                        found.append(process)
+            return found
 
         first = workers()
         assert len(first) == 2
-        threading.Timer(0.5, first[0].kill).start()
-        account = asyncio.run(closed_loop(server.url, singles(), connections=4, until=for_seconds(3)))
+
+        async def main() -> Account:
+            going = Going()
+            running = asyncio.create_task(closed_loop(server.url, singles(), connections=4, until=going))
+            await going.answers(8)
+            first[0].kill()
+            await asyncio.to_thread(server.wait_for, "worker died")
+            await going.answers(8)
+            going.ended = True
+            return await running
+
+        account = asyncio.run(main())
         while len(workers()) < 2:
             time.sleep(0.05)
-        again = asyncio.run(closed_loop(server.url, singles(), connections=4, until=for_seconds(1)))
+        again = asyncio.run(closed_loop(server.url, singles(), connections=4, until=lambda a: a.sent >= 20))
         told("worker process killed", account, lost_with_the_process=account.lost, afterwards=again.summary())
         assert account.failed == account.refused == 0
         assert account.lost <= 4  # what it was working on, one request of each connection
