@@ -122,8 +122,8 @@ def caching_service(redis: RedisServer, *options: str) -> Iterator[CachingServic
         LANDMOE_REDIS_URL=redis.url,
         LANDMOE_CACHE_MB="0",
         # The machine may be busy with other things; only faults that are made here shall be seen.
-        LANDMOE_REDIS_TIMEOUT_MS="400",
-        LANDMOE_REDIS_CONNECT_TIMEOUT_MS="400",
+        LANDMOE_REDIS_TIMEOUT_MS="2500",
+        LANDMOE_REDIS_CONNECT_TIMEOUT_MS="2500",
     ) as process:
         service = CachingService(process.url)
         try:

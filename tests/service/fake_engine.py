@@ -69,6 +69,8 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.inside = 0  # runs that have begun and not ended
+        self._lock = threading.Lock()
 
     def run(
         self,
@@ -82,12 +84,19 @@ class FakeEngine:
         assert dn.shape[1:] == (7, 40, 40)
         assert metadata.dtype == np.float32
         assert metadata.shape == (len(dn), 4, 2)
+        with self._lock:
+            self.inside += 1
         self.entered.set()
-        assert self.gate.wait(20), "the test never opened the gate"
-        self.batches.append(len(dn))
-        self.asked.append(tuple(outputs))
-        self.alone.append(alone)
-        self.fault()
+        try:
+            assert self.gate.wait(60), "the test never opened the gate"
+            with self._lock:
+                self.batches.append(len(dn))
+                self.asked.append(tuple(outputs))
+                self.alone.append(alone)
+            self.fault()
+        finally:
+            with self._lock:
+                self.inside -= 1
         if self.poison is not None and (dn[:, 0, 0, 0] == self.poison).any():
             raise EngineError("poisoned batch")
         return {name: expected(dn, metadata, name) for name in outputs}

@@ -38,7 +38,7 @@ def run(
         )
         await batcher.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await body(batcher, engine)
         finally:
             engine.gate.set()
@@ -48,9 +48,11 @@ def run(
     return engine
 
 
-async def entered(engine: FakeEngine) -> None:
-    """Waits until the engine has begun a batch."""
-    assert await asyncio.to_thread(engine.entered.wait, 10)
+async def entered(engine: FakeEngine, workers: int = 1) -> None:
+    """Waits until the engine's gate holds a batch of each of so many workers."""
+    async with asyncio.timeout(60):
+        while engine.inside < workers:  # noqa: ASYNC110  # they are threads
+            await asyncio.sleep(0.001)
 
 
 def values(results: list[Embedding | BaseException]) -> np.ndarray:

@@ -19,7 +19,7 @@ import pytest
 from tests.rasters import dn_pixels, geotiff
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import FakeEngine
-from tests.service.load_accounts import FAULTY
+from tests.service.load_accounts import FAULTY, metric
 from tests.service.scene_requests import SCENE, TIFF, grid
 from tests.service.server_process import ServerProcess
 
@@ -73,14 +73,18 @@ def test_an_admitted_scene_is_never_refused_and_waits_its_turn(make_client: Make
 
 def test_the_deadline_counts_from_the_last_progress(make_client: MakeClient) -> None:
     """Each chunk takes less than the deadline, all together more; a chunk that hangs is given up."""
-    engine = _Slow(0.15)
+    limit_s = 3.5
+    engine = _Slow(1)
     client = make_client(
-        engine=engine, max_inflight_windows=4, request_timeout_s=0.6, request_timeout_per_tile_ms=0
+        engine=engine, max_inflight_windows=4, request_timeout_s=limit_s, request_timeout_per_tile_ms=0
     )
     response = grid(client, geotiff(SCENE))
     assert response.status_code == 200, response.text
-    engine.seconds = 1.5
-    assert grid(client, geotiff(dn_pixels(170, 130, seed=4))).status_code == 504
+    assert len(engine.batches) * engine.seconds > limit_s
+    engine.gate.clear()
+    late = grid(client, geotiff(dn_pixels(170, 130, seed=4)))
+    engine.gate.set()
+    assert late.status_code == 504
 
 
 class _Slow(FakeEngine):
@@ -107,7 +111,12 @@ def test_a_scene_ends_with_its_client_and_outlives_the_call_to_stop(tmp_path: Pa
             head = f"POST /embed?fit=grid&stride=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(scene)}\r\n"
             client.sendall(f"{head}Content-Type: image/tiff\r\n\r\n".encode() + scene)
             wait_until(lambda: depth() > 0)
+        while server.wait_for("request")["outcome"] != "disconnected":
+            pass
+        held.unlink()
         wait_until(lambda: depth() == 0)
+        assert metric(server, "landmoe_batch_size_tiles_sum") <= 64  # of 46 x 46; a batch may have begun
+        held.touch()
         with ThreadPoolExecutor(2) as pool:
             url, params = f"{server.url}/embed", {"fit": "grid", "format": "npy"}
             answer = pool.submit(httpx.post, url, content=scene, params=params, headers=TIFF, timeout=60)

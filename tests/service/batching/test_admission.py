@@ -149,12 +149,15 @@ def test_a_lone_tile_has_all_threads_and_a_crowd_does_not() -> None:
         await batcher.submit([tile(0)], "mean")
         await batcher.submit([tile(0)], "mean")
         assert engine.alone == [True, True]
-        await batcher.submit([tile(n) for n in range(8)], "mean")
+        engine.gate.clear()
+        crowd = asyncio.create_task(batcher.submit([tile(n) for n in range(8)], "mean"))
+        await entered(engine, workers=4)
+        engine.gate.set()
+        await crowd
         assert engine.alone[2:] == [False] * 4  # two tiles for each worker
         assert engine.batches[2:] == [2, 2, 2, 2]
         # Clients in turn: each finds the engine at work, so that each has a worker of its own.
         engine.gate.clear()
-        engine.entered.clear()
         first = asyncio.create_task(batcher.submit([tile(0)], "mean"))
         await entered(engine)
         second = asyncio.create_task(batcher.submit([tile(1)], "mean"))

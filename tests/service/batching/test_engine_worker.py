@@ -96,10 +96,13 @@ def test_no_thread_is_left_after_the_request_is_cancelled() -> None:
 def test_python_waits_for_a_batch_under_way_when_it_exits() -> None:
     """Nobody has stopped the worker; the thread must not come back into a Python that is no more."""
     script = """
-import asyncio, time
+import asyncio, threading, time
 from service.batching.engine_worker import EngineWorker
 
+given_up = threading.Event()
+
 def batch():
+    given_up.wait()
     time.sleep(0.5)
     print("finished", flush=True)
 
@@ -108,6 +111,7 @@ async def main():
         await EngineWorker("engine-0").call(batch, 0.1)
     except TimeoutError:
         print("gone", flush=True)
+        given_up.set()
 
 asyncio.run(main())
 """

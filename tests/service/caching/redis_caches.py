@@ -19,7 +19,7 @@ ONE, TWO = (np.asarray(pair, "<f4").tobytes() for pair in ([1.0, 2.0], [3.0, 4.0
 
 @asynccontextmanager
 async def redis_cache(
-    url: str, *, memory_bytes: int = 0, queue: int = 1_000_000, timeout_s: float = 1
+    url: str, *, memory_bytes: int = 0, queue: int = 1_000_000, timeout_s: float = 10
 ) -> AsyncIterator[Cache]:
     store = RedisStore(
         url,
@@ -51,6 +51,6 @@ def grown(before: dict[str, float]) -> dict[str, float]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 (counters of the metrics tell nobody when they change)
             await asyncio.sleep(0.01)

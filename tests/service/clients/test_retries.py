@@ -73,7 +73,7 @@ def test_retry_after_is_honoured() -> None:
     with scripted(refusal(429, **{"Retry-After": "1"}), GOOD) as (url, asked), Client(url) as client:
         assert client.model() == {"name": "x"}
     assert len(asked) == 2
-    assert 1 <= asked[1] - asked[0] < 4
+    assert 1 <= asked[1] - asked[0] < 10
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -89,12 +89,12 @@ def test_other_troubles_that_pass(status: int) -> None:
 def test_it_gives_up_in_the_end_and_says_why() -> None:
     with (
         scripted(refusal(429, **{"Retry-After": "1"})) as (url, asked),
-        Client(url, max_wait_s=2) as client,
+        Client(url, max_wait_s=5) as client,
         pytest.raises(OverloadedError, match="full") as caught,
     ):
         client.model()
     assert caught.value.retry_after_s == 1
-    assert 2 <= len(asked) <= 4
+    assert 2 <= len(asked) <= 6
 
 
 def test_it_does_not_try_again_where_that_is_not_wanted() -> None:
@@ -132,7 +132,7 @@ def test_nobody_is_there() -> None:
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.clients.connection._FIRST_CONTACT_S", 0.3)
+    monkeypatch.setattr("service.clients.connection._FIRST_CONTACT_S", 2)
     waits: list[float] = []
     stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
     try:
