@@ -52,10 +52,13 @@ def folder(parent: Path | None = None) -> Iterator[Path]:
     _clear(parent)
     while True:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        descriptor = os.open(made, os.O_RDONLY)
+        try:
+            descriptor = os.open(made, os.O_RDONLY)
+        except FileNotFoundError:  # another start took it for a leftover
+            continue
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if made.exists():  # else another start took it for a leftover, before the lock
+        if made.exists():  # else another start did so just before the lock
             break
         os.close(descriptor)
     try:

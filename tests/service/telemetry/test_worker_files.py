@@ -11,6 +11,7 @@ import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -190,3 +191,20 @@ def test_shared_memory_that_others_have_filled_is_not_used(
     left.mkdir()  # of a service that was killed
     with worker_files.folder() as made:
         assert made.parent == memory
+
+
+def test_a_folder_that_another_start_clears_away_as_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = worker_files.tempfile.mkdtemp, []
+
+    def cleared_away_once(**how: Any) -> str:
+        made.append(make(**how))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return str(made[-1])
+
+    monkeypatch.setattr(worker_files.tempfile, "mkdtemp", cleared_away_once)
+    with worker_files.folder(tmp_path) as own:
+        assert own == Path(made[1])
+        assert own.is_dir()
