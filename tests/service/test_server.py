@@ -121,12 +121,16 @@ def whole_answer(connection: socket.socket) -> bytes:
     """One answer, in however many pieces it comes; the connection stays open."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65536)
+        piece = connection.recv(65536)
+        assert piece
+        received += piece
     head, _, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head)
     assert length is not None
     while len(body) < int(length[1]):
-        body += connection.recv(65536)
+        piece = connection.recv(65536)
+        assert piece
+        body += piece
     return head + b"\r\n\r\n" + body
 
 

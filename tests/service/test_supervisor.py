@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import math
+import multiprocessing
 import os
 import signal
 import socket
@@ -48,6 +50,24 @@ def start_once(folder: Path, _listener: socket.socket, _heart: Heart) -> None:
         signal.pause()
 
 
+class Noted(Supervisor):
+    """Notes when it starts a process. The one that lives counts as one that has lived long."""
+
+    folder: Path
+
+    def _start(self) -> None:
+        super()._start()
+        (self.folder / f"start-{time.monotonic()}").touch()
+
+    def _end_frozen(self) -> None:
+        super()._end_frozen()
+        with suppress(FileNotFoundError):
+            living = (self.folder / "living").read_text()
+            for process, worker in self._processes.items():
+                if str(process.pid) == living:
+                    self._processes[process] = worker._replace(started=-math.inf)
+
+
 class Short(Supervisor):
     """One that once finds no memory for another process."""
 
@@ -89,17 +109,37 @@ def freeze_at_start(folder: Path, listener: socket.socket, heart: Heart) -> None
     stand_still()
 
 
+LOOKS_OFTEN = """
+import sys
+from service import heartbeat
+from service.cli import main
+from service.heartbeat import Pulse
+
+heartbeat.LOOK_EVERY_S, heartbeat.FROZEN_LOOKS, look = 2, 4, Pulse.look
+
+def told(pulse):
+    before, missed = pulse.started, look(pulse)
+    if pulse.started and not before:
+        print("a heart beats", file=sys.stderr, flush=True)
+    return missed
+
+Pulse.look = told
+main()
+"""
+
+
 def stand_still() -> None:
     time.sleep(600)
 
 
 def supervise(folder: str, work: str = "live_or_die") -> None:
     """Two of them, in a process of their own."""
-    supervisor._SOON_S = 60.0  # also where other work makes a start slow
+    supervisor._SOON_S = 3.0 if work == "pause" else 60.0  # also where other work makes a start slow
     heartbeat.LOOK_EVERY_S = 0.5
     supervisor._FROZEN_START_LOOKS = 10 if work == "freeze_at_start" else sys.maxsize
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        kind = Short if work == "pause" else Supervisor
+        kind = {"pause": Short, "live_or_die": Noted}.get(work, Supervisor)
+        Noted.folder = Path(folder)
         in_order = kind(partial(globals()[work], Path(folder)), 2, listener, grace_s=0).run()
     sys.exit(0 if in_order else 1)
 
@@ -122,9 +162,12 @@ def test_one_that_keeps_dying_does_not_keep_another_from_being_replaced(tmp_path
             living = tmp_path / "living"
             victim = int(living.read_text())
             living.unlink()
+            killed = time.monotonic()
             os.kill(victim, signal.SIGKILL)
+            wait_for(tmp_path, "start-*", 7)
+            started = max(float(path.name.partition("-")[2]) for path in tmp_path.glob("start-*"))
+            assert started - killed < 5  # it did not wait for that one's turn
             wait_for(tmp_path, "living", 1)
-            assert len(list(tmp_path.glob("died-*"))) == 5  # it did not wait for that one's turn
         finally:
             process.terminate()
 
@@ -143,18 +186,22 @@ def test_what_workers_have_counted_outlives_them_and_their_files_do_not() -> Non
             except httpx.TransportError:  # the one that was asked died
                 return False
 
+        def wait_until_told(line: str) -> None:
+            deadline = time.monotonic() + 60
+            while not told(line):
+                assert time.monotonic() < deadline, line
+                time.sleep(0.05)
+
         for _ in range(4):
             assert httpx.post(f"{server.url}/embed", content=geotiff()).status_code == 200
+        wait_until_told('landmoe_request_duration_seconds_count{route="/embed"} 4.0')  # after the answer
         first = workers()
         [folder] = {Path(process.environ()[MULTIPROCESS_DIR]) for process in first}
         for victim in first:
             victim.kill()
-        deadline = time.monotonic() + 60
-        while not told("landmoe_engine_workers 2.0"):  # those that came after them
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until_told("landmoe_worker_deaths_total 2.0")
+        wait_until_told("landmoe_engine_workers 2.0")  # those that came after them
         assert told('landmoe_requests_total{outcome="ok",route="/embed"} 4.0')
-        assert told("landmoe_worker_deaths_total 2.0")
         assert told('landmoe_request_duration_seconds_count{route="/embed"} 4.0')
         assert len(list(folder.glob("counter_*.db"))) == 3  # two live, and one is of the dead
         assert server.stop() == 0
@@ -225,22 +272,15 @@ def test_one_that_stands_still_says_where_and_is_replaced(tmp_path: Path, work: 
 
 @pytest.mark.server
 def test_a_stopped_worker_of_a_server_is_replaced_and_the_other_stays() -> None:
-    patched = (
-        "from service import heartbeat; heartbeat.LOOK_EVERY_S = 2; heartbeat.FROZEN_LOOKS = 4; "
-        "from service.cli import main; main()"
-    )
     options = ("serve", "--port", "0", "--workers", "2")
-    with ServerProcess(*options, command=(sys.executable, "-c", patched)) as server:
+    with ServerProcess(*options, command=(sys.executable, "-c", LOOKS_OFTEN)) as server:
         parent = psutil.Process(server.process.pid)
 
         def workers() -> set[int]:
             return {child.pid for child in parent.children() if "spawn_main" in " ".join(child.cmdline())}
 
-        deadline = time.monotonic() + 120
-        while sum(line["event"] == "ready" for line in server.lines) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(5)  # what a start still does after that; before its end nobody waits for beats
+        for _ in range(2):  # before the first one of each, nobody misses any
+            server.wait_for("a heart beats")
         serving = workers()
         stopped = min(serving)
         os.kill(stopped, signal.SIGSTOP)

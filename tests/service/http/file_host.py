@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +25,7 @@ class FileHost:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []  # paths and headers of requests
+        self.released = threading.Event()  # what is slow goes on then
         host = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,11 +60,11 @@ class FileHost:
             self._send(request, 200, b"II*\0", {"Content-Length": "1000"})
             request.close_connection = True
         elif name == "slow":
-            time.sleep(4)
+            self.released.wait(60)
             self._send(request, 200, b"II*\0", {})
         elif name == "stalls":
             self._send(request, 200, bytes(300_000), {"Content-Length": "400000"})
-            time.sleep(4)
+            self.released.wait(60)
         elif name == "no-http":
             request.wfile.write(b"nothing that is HTTP\r\n\r\n")
             request.close_connection = True
@@ -72,6 +72,7 @@ class FileHost:
             self._send(request, 404, b"", {})
 
     def close(self) -> None:
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.rasters import dn_pixels, geotiff
+from tests.service.load_accounts import FAULTY
 from tests.service.server_process import ServerProcess
 
 pytestmark = pytest.mark.server
@@ -20,7 +23,20 @@ OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess(LANDMOE_HEADER_TIMEOUT_S=str(TIMEOUT_S)) as server:
+    with ServerProcess() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engine") / "held"
+
+
+@pytest.fixture(scope="module")
+def impatient(held: Path) -> Iterator[ServerProcess]:
+    """It does not wait long for headers, and computes nothing while there is a file `held`."""
+    options = {"LANDMOE_HEADER_TIMEOUT_S": str(TIMEOUT_S), "HELD_WHILE": str(held)}
+    with ServerProcess(command=FAULTY, **options) as server:
         yield server
 
 
@@ -91,12 +107,17 @@ def test_addresses_that_are_none(server: ServerProcess, address: bytes, offer: b
     [b"G", b"\x00no HTTP\r\n\r\n", b"GET /livez HTTP/1.1\r\n" + b"X-A: 0123456789\r\n" * 5_000],
     ids=["incomplete", "no HTTP", "too much"],
 )
-def test_what_comes_behind_a_request_does_not_take_its_answer(server: ServerProcess, behind: bytes) -> None:
+def test_what_comes_behind_a_request_does_not_take_its_answer(
+    impatient: ServerProcess, held: Path, behind: bytes
+) -> None:
     scene = geotiff(dn_pixels(240, 240))
-    with connected(server) as connection:
-        for piece in post(b"/embed?fit=grid&stride=10&format=npy", scene):  # longer than the timeout
+    held.touch()
+    with connected(impatient) as connection:
+        for piece in post(b"/embed?fit=grid&format=npy", scene, b"Cache-Control: no-cache\r\n"):
             connection.sendall(piece)
         connection.sendall(behind)
+        time.sleep(2 * TIMEOUT_S)
+        held.unlink()
         answer = told(connection)
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")

@@ -89,15 +89,14 @@ def test_no_request_takes_all_places(make_client: MakeClient, host: FileHost) ->
     slow = [("tile", (None, host.url(f"slow?{i}"))) for i in range(100)]
 
     def ask_slowly() -> Response:
-        return client.post("/embed", files=slow, headers={"X-Timeout-Ms": "2500"})
+        return client.post("/embed", files=slow, headers={"X-Timeout-Ms": "5000"})
 
     with ThreadPoolExecutor(1) as thread:
         one = thread.submit(ask_slowly)
         while not host.asked:
             time.sleep(0.01)
-        start = time.perf_counter()
         assert post(client, [("tile", host.url("a.tif"))]).status_code == 200
-        assert time.perf_counter() - start < 1.5
+        assert not one.done()
         assert one.result().status_code == 504
     assert 'landmoe_fetches_total{outcome="cancelled"} 0.0' not in client.get("/metrics").text
 
@@ -159,10 +158,13 @@ def test_files_count_together(client: TestClient, host: FileHost) -> None:
     assert "LANDMOE_MAX_UPLOAD_MB" in answer.text
 
 
-def test_the_time_that_a_client_allows_holds_for_fetching_too(client: TestClient, host: FileHost) -> None:
+def test_the_time_that_a_client_allows_holds_for_fetching_too(
+    make_client: MakeClient, host: FileHost
+) -> None:
+    client = make_client(fetch_hosts=host.allowed, fetch_timeout_s=30)
     start = time.perf_counter()
     answer = client.post(
         "/embed", files=[("tile", (None, host.url("slow")))], headers={"X-Timeout-Ms": "200"}
     )
     assert answer.status_code == 504
-    assert time.perf_counter() - start < 1.9
+    assert time.perf_counter() - start < 20

@@ -32,7 +32,7 @@ def used(client: TestClient) -> int:
     return int(client.app.state.spool.used)  # type: ignore[attr-defined]
 
 
-def wait_until_unused(client: TestClient, timeout_s: float = 5) -> None:
+def wait_until_unused(client: TestClient, timeout_s: float = 30) -> None:
     """A scene lets its files go in its thread, after the answer."""
     end = time.monotonic() + timeout_s
     while used(client) and time.monotonic() < end:
