@@ -159,6 +159,7 @@ def test_one_that_keeps_dying_does_not_keep_another_from_being_replaced(tmp_path
     ) as process:
         try:
             wait_for(tmp_path, "died-*", 5)  # the next follows after 8 s
+            time.sleep(1)  # until that is known; a death among others is none of its own
             living = tmp_path / "living"
             victim = int(living.read_text())
             living.unlink()
