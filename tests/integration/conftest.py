@@ -62,6 +62,8 @@ def stack(ports: dict[str, int], bundles: Path, figures: list[str]) -> Iterator[
         PROMETHEUS_PUBLISH=f"127.0.0.1:{ports['prometheus']}",
         LANDMOE_MAX_TILES=str(MAX_TILES),
         LANDMOE_CACHE_MB="0",  # nothing in the process: a hit comes from Redis
+        LANDMOE_REDIS_TIMEOUT_MS="1000",  # the machine may be busy with other things
+        LANDMOE_REDIS_CONNECT_TIMEOUT_MS="1000",
         LANDMOE_BUNDLES=str(bundles),
         LANDMOE_BUNDLE=f"/bundles/{BUNDLE}",
         GATEWAY_MAX_CONNECTIONS=str(MAX_CONNECTIONS),

@@ -114,7 +114,7 @@ def test_a_tile_is_embedded_and_kept_in_redis(client: httpx.Client, stack: Stack
     embedding = first.json()["data"][0]["embedding"]
     assert len(embedding) == first.json()["dim"]
     # Writing to Redis never delays the answer, so it may come after it.
-    wait_until(lambda: int(stack.redis("DBSIZE")) > 0, "the result in Redis", timeout_s=5)
+    wait_until(lambda: int(stack.redis("DBSIZE")) > 0, "the result in Redis", timeout_s=30)
     second = client.post("/embed", content=tiles[0], headers=TIFF, params=PARAMETERS)
     assert second.headers["X-Cache"] == "hit"
     assert second.json()["data"][0]["embedding"] == embedding
