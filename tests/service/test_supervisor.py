@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import multiprocessing
 import os
 import signal
 import socket
