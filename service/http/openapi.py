@@ -36,13 +36,15 @@ _DELIVERY = {
     name: _FILE | {"description": f"instead of `tile`: {text} of a Landsat product as it is delivered"}
     for name, text in {
         **{band: f"the file {band}" for band in BANDS},
-        QA_PART: "the file QA_PIXEL, if there",
+        QA_PART: "the file QA_PIXEL, if there,",
         MTL_PART: "the file MTL (.txt, .xml or .json), if there,",
     }.items()
 }
 _METADATA = {
     "type": "string",
-    "description": "instead of the fields for each tile: a JSON array with one object of them for each tile",
+    "description": "instead of the fields from `id` to `datetime_source`, which are said of all tiles: "
+    "a JSON array with one object of them for each tile, such as "
+    '`[{"id": "a", "datetime": "2024-07-01"}, {}]`',
 }
 _HEADERS = {
     "X-Request-ID": "taken over from the request, or made",
@@ -125,13 +127,16 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 def _operation(options: type[BaseModel]) -> dict[str, Any]:
     """What FastAPI cannot know of a route that reads its body itself."""
     fields = _properties(TileParameters) | _properties(options)
-    tile = _FILE | {
-        "description": "a GeoTIFF with the seven bands SR_B1 to SR_B7. Where the operator allows hosts, this "
-        "and the parts of a delivery may also be texts: the files' URLs"
+    tiles = {
+        "type": "array",
+        "items": _FILE,
+        "description": "GeoTIFFs with the seven bands SR_B1 to SR_B7, a part for each (on the page, press "
+        "*Add string item* for each). Where the operator allows hosts, these and the parts of a delivery may "
+        "also be texts: the files' URLs",
     }
     form = {
         "type": "object",
-        "properties": {"tile": tile} | _DELIVERY | {METADATA: _METADATA} | fields,
+        "properties": {"tile": tiles} | _DELIVERY | {METADATA: _METADATA} | fields,
     }
     statuses = sorted({row.status for row in PROBLEMS.values()} - {404, 405, 500})
     return {

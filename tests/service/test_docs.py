@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium import webdriver
@@ -20,10 +21,13 @@ from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
 WAIT_S = 60
-FILE = "input[type=file]"
+TILES = "tr[data-property-name='tile']"
+ADD_FILE = f"{TILES} .json-schema-form-item-add"
+FILE = f"{TILES} input[type=file]"
+BODY_FILE = ".opblock-section-request-body input[type=file]"
 DATETIME = "tr[data-property-name='datetime'] input[type=text]"
 POOLING = "tr[data-property-name='pooling'] select"
-FIELDS = (FILE, DATETIME, POOLING)
+FIELDS = (ADD_FILE, DATETIME, POOLING)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,13 @@ def test_try_it_out_embeds_a_file(browser: webdriver.Chrome, operation: WebEleme
     assert answer["data"][0]["metadata_source"]["location"] == "file"
 
 
+def test_try_it_out_with_several_files(
+    browser: webdriver.Chrome, operation: WebElement, tmp_path: Path
+) -> None:
+    answer = _execute(browser, operation, tmp_path, "a.tif", "b.tif")
+    assert [item["source"] for item in answer["data"]] == ["a.tif", "b.tif"]
+
+
 def test_try_it_out_with_fields(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
     operation.find_element(By.CSS_SELECTOR, DATETIME).send_keys("2020-08-02T18:31:00Z")
     Select(operation.find_element(By.CSS_SELECTOR, POOLING)).select_by_visible_text("cls")
@@ -84,7 +95,10 @@ def test_try_it_out_with_the_file_as_the_body(
 ) -> None:
     Select(operation.find_element(By.CSS_SELECTOR, "select.content-type")).select_by_value("image/tiff")
     _find(browser, "tr[data-param-name=id] input").send_keys("mine")
-    answer = _execute(browser, operation, tmp_path)
+    file = tmp_path / "tile.tif"
+    file.write_bytes(geotiff())
+    _find(browser, BODY_FILE).send_keys(str(file))
+    answer = _answer(browser, operation)
     assert answer["data"][0]["id"] == "mine"
     assert answer["data"][0]["source"] is None
 
@@ -104,16 +118,29 @@ def test_the_page_needs_no_other_host_and_has_no_errors(
     assert not operation.find_elements(By.CSS_SELECTOR, ".errors-wrapper")
 
 
-def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path) -> dict:
-    file = folder / "tile.tif"
-    file.write_bytes(geotiff())
-    _find(browser, f"#operations-embeddings-embed {FILE}").send_keys(str(file))
+def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path, *names: str) -> dict[str, Any]:
+    """Chooses files, `tile.tif` if none is named, and sends them."""
+    for number, name in enumerate(names or ("tile.tif",), start=1):
+        file = folder / name
+        file.write_bytes(geotiff())
+        _find(browser, ADD_FILE).click()
+        WebDriverWait(browser, WAIT_S).until(lambda b, n=number: len(_files(b)) == n)
+        _files(browser)[-1].send_keys(str(file))
+    return _answer(browser, operation)
+
+
+def _files(browser: webdriver.Chrome) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, FILE)
+
+
+def _answer(browser: webdriver.Chrome, operation: WebElement) -> dict[str, Any]:
     operation.find_element(By.CSS_SELECTOR, ".execute").click()
     code = _find(browser, ".live-responses-table .response .highlight-code")
     status = _find(browser, ".live-responses-table .response .response-col_status").text
     body = browser.execute_script("return arguments[0].textContent", code)
     assert status.startswith("200"), body
-    return json.loads(body[body.index("{") : body.rindex("}") + 1])
+    answer: dict[str, Any] = json.loads(body[body.index("{") : body.rindex("}") + 1])
+    return answer
 
 
 def _find(browser: webdriver.Chrome, selector: str) -> WebElement:
