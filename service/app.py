@@ -139,7 +139,8 @@ def create_app(
         # Spans and metrics are our own (telemetry/): the framework's would say the same again.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to do it
+    # FastAPI's own way to do it
+    app.openapi = lambda: openapi.document(app, keyed=bool(keys))  # type: ignore[method-assign]
     app.include_router(embed.router)
     app.include_router(classify.router)
     app.include_router(progress.router)

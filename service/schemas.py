@@ -17,6 +17,15 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ProblemOfTile(Schema):
+    """What is wrong with one of the tiles that all failed."""
+
+    index: int = Field(description="of the tile in the request, from 0")
+    type: str
+    status: int
+    detail: str
+
+
 class ProblemModel(BaseModel):
     """An error, RFC 9457."""
 
@@ -32,11 +41,16 @@ class ProblemModel(BaseModel):
             }
         },
     )
-    type: str = Field(description="`urn:landmoe:problem:` and the kind of error")
+    type: str = Field(
+        description="`urn:landmoe:problem:` and the kind of error; about:blank for what HTTP itself refuses"
+    )
     title: str
     status: int
     detail: str = Field(description="what came, and what was expected")
     request_id: str
+    errors: list[ProblemOfTile] = Field(
+        default=[], description="of a request all of whose tiles failed: what each failed with; else missing"
+    )
 
 
 class ModelReference(Schema):

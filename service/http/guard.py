@@ -96,7 +96,7 @@ class Guard:
         await self._app(scope, _Body(receive, self._body_timeout_s), send_with_headers)
 
     def _check_key(self, scope: Scope, path: str) -> None:
-        if not self._keys or path in _OPEN or path.startswith(_OPEN_BELOW):
+        if not self._keys or is_open(path):
             return
         given = Headers(scope=scope).get(API_KEY)
         if given is None or not self._keys.knows(given):
@@ -107,6 +107,11 @@ class Guard:
                 # The body is not read: the connection cannot be used for another request.
                 {"WWW-Authenticate": f'ApiKey realm="landmoe", header="{API_KEY}"', "Connection": "close"},
             )
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is answered without a key."""
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

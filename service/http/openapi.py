@@ -13,8 +13,9 @@ from service.errors import PROBLEM_MEDIA_TYPE, PROBLEMS
 from service.files import MTL_PART, QA_PART
 from service.formats import KINDS
 from service.http import deadline
+from service.http.guard import API_KEY, is_open
+from service.http.middleware import REQUEST_ID
 from service.parameters import METADATA, ClassifyOptions, EmbedOptions, TileParameters
-from service.schemas import ProblemModel
 
 _PROBLEM_REF = {"$ref": "#/components/schemas/ProblemModel"}
 PROBLEM_RESPONSE: dict[str, Any] = {
@@ -56,9 +57,21 @@ _HEADERS = {
     "X-Warnings": "how many results have a warning, by its code, if any: cloudy=20, unusual-pixel-size=625",
 }
 
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "seconds after which to send the request again",
+        "schema": {"type": "integer"},
+    }
+}
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The document of an application, made once."""
+
+def document(app: FastAPI, *, keyed: bool = False) -> dict[str, Any]:
+    """The document of an application, made once.
+
+    Args:
+        app: whose routes are documented.
+        keyed: whether it has API keys; then each operation says whether it asks for one.
+    """
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
@@ -68,9 +81,18 @@ def document(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
         )
-        schema["components"]["schemas"]["ProblemModel"] = ProblemModel.model_json_schema()
+        if keyed:
+            _ask_for_key(schema)
         app.openapi_schema = _as_3_0(schema)
     return app.openapi_schema
+
+
+def _ask_for_key(schema: dict[str, Any]) -> None:
+    schema["components"]["securitySchemes"] = {"ApiKey": {"type": "apiKey", "in": "header", "name": API_KEY}}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values() if not is_open(path) else ():
+            operation["security"] = [{"ApiKey": []}]
+            operation["responses"]["401"] = _described(401)
 
 
 def _as_3_0(node: Any) -> Any:
@@ -100,6 +122,15 @@ def _as_3_0(node: Any) -> Any:
     return node
 
 
+_ID_PARAMETER = {
+    "name": REQUEST_ID,
+    "in": "header",
+    "required": False,
+    "description": "a name for the request, which the answer and the log repeat and `/progress` takes: up to "
+    "128 letters, digits and `._:/+=-`, the first a letter or digit. Without one, or with another, one is "
+    "made.",
+    "schema": {"type": "string"},
+}
 _TIMEOUT_PARAMETER = {
     "name": deadline.HEADER,
     "in": "header",
@@ -150,7 +181,7 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
             }
             for name, schema in fields.items()
         ]
-        + [_TIMEOUT_PARAMETER],
+        + [_ID_PARAMETER, _TIMEOUT_PARAMETER],
         "requestBody": {
             "required": True,
             "content": {"multipart/form-data": {"schema": form}, "image/tiff": {"schema": _FILE}},
@@ -179,8 +210,9 @@ def _formats(options: type[BaseModel]) -> list[str]:
 
 
 def _described(status: int) -> dict[str, Any]:
-    titles = [row.title for row in PROBLEMS.values() if row.status == status]
-    return PROBLEM_RESPONSE | {"description": "; ".join(titles)}
+    kinds = [f"`{code}`: {row.title}" for code, row in PROBLEMS.items() if row.status == status]
+    found = PROBLEM_RESPONSE | {"description": "; ".join(kinds)}
+    return found | {"headers": _RETRY_AFTER} if status in (429, 503) else found
 
 
 EMBED_OPERATION = _operation(EmbedOptions)

@@ -124,7 +124,13 @@ async def model(
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", summary="Is the process alive", operation_id="livez", response_model=Live)
+@router.get(
+    "/livez",
+    summary="Is the process alive",
+    operation_id="livez",
+    response_model=Live,
+    responses={503: PROBLEM_RESPONSE},
+)
 async def livez(request: Request) -> dict[str, str]:
     """200 as long as the process answers and can help itself; restart it when this fails."""
     batcher: Batcher = request.app.state.batcher

@@ -58,6 +58,10 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def operation(browser: webdriver.Chrome, server: ServerProcess) -> WebElement:
+    return _open(browser, server)
+
+
+def _open(browser: webdriver.Chrome, server: ServerProcess) -> WebElement:
     """The opened block of POST /embed, with the fields of its form: the page draws them after the button."""
     browser.get(f"{server.url}/docs")
     block = _find(browser, "#operations-embeddings-embed")
@@ -116,6 +120,17 @@ def test_the_page_needs_no_other_host_and_has_no_errors(
     severe = [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
     assert severe == []
     assert not operation.find_elements(By.CSS_SELECTOR, ".errors-wrapper")
+
+
+def test_a_key_is_given_on_the_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    key = "a-key-of-24-characters--"
+    with ServerProcess(LANDMOE_API_KEYS=key) as server:
+        block = _open(browser, server)
+        _find(browser, ".auth-wrapper .authorize").click()
+        _find(browser, ".auth-container input[type=text]").send_keys(key)
+        _find(browser, ".auth-btn-wrapper .authorize").click()
+        _find(browser, ".auth-btn-wrapper .btn-done").click()
+        assert _execute(browser, block, tmp_path)["summary"]["embedded"] == 1
 
 
 def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path, *names: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from shapely.geometry import shape
 from starlette.testclient import TestClient
 
 from model import bands, bundle
+from service.errors import PROBLEMS
 from service.http.openapi import document
 from service.stac_item import stac_item
 from service.system_schemas import ModelInfo
@@ -158,6 +159,27 @@ def test_openapi_document_is_of_version_3_0(client: TestClient) -> None:
     references = {node["$ref"] for node in _nodes(schema) if isinstance(node.get("$ref"), str)}
     for reference in references:
         assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
+
+
+def test_openapi_document_says_what_can_go_wrong(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    answers = schema["paths"]["/embed"]["post"]["responses"]
+    for code, row in PROBLEMS.items():
+        if row.status not in (404, 405, 500):  # of no operation: paths, methods, defects
+            assert f"`{code}`: {row.title}" in answers[str(row.status)]["description"]
+    assert [status for status in answers if "Retry-After" in answers[status].get("headers", {})] == [
+        "429",
+        "503",
+    ]
+    assert {"200", "503"} <= schema["paths"]["/livez"]["get"]["responses"].keys()
+    sent = [parameter["name"] for parameter in schema["paths"]["/embed"]["post"]["parameters"]]
+    assert {"X-Request-ID", "X-Timeout-Ms"} <= set(sent)
+    failed = client.post(
+        "/embed", files=[("tile", ("a.tif", b"no")), ("tile", ("b.tif", b"nor this"))]
+    ).json()
+    shapes = schema["components"]["schemas"]
+    assert failed.keys() == shapes["ProblemModel"]["properties"].keys()
+    assert failed["errors"][1].keys() == shapes["ProblemOfTile"]["properties"].keys()
 
 
 @pytest.mark.parametrize("name", ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"])

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from service.http import api_keys
 from service.http.api_keys import ApiKeyError, ApiKeys
+from service.http.guard import API_KEY
 from tests.rasters import geotiff
 from tests.service.conftest import MakeClient
 
@@ -52,6 +53,17 @@ def test_probes_metrics_and_documentation_are_open(guarded: TestClient, path: st
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_probes_may_ask_for_no_body(guarded: TestClient, path: str) -> None:
     assert (guarded.head(path).status_code, guarded.head(path).text) == (200, "")
+
+
+def test_the_documentation_says_what_needs_a_key(guarded: TestClient, make_client: MakeClient) -> None:
+    schema = guarded.get("/openapi.json").json()
+    assert schema["components"]["securitySchemes"]["ApiKey"]["name"] == API_KEY
+    for path, operations in schema["paths"].items():
+        [(method, operation)] = operations.items()
+        refused = guarded.request(method, path).status_code == 401
+        assert refused == (operation.get("security") == [{"ApiKey": []}])
+        assert not refused or "401" in operation["responses"]
+    assert "security" not in str(make_client().get("/openapi.json").json())
 
 
 def test_refusals_are_counted(guarded: TestClient) -> None:
