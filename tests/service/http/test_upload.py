@@ -34,6 +34,42 @@ def test_a_wrongly_named_part_is_explained(
 
 
 @pytest.mark.parametrize(
+    ("disposition", "media_type", "source"),
+    [
+        # .NET
+        (b"name=tile; filename=\"=?utf-8?B?w6QudGlm?=\"; filename*=utf-8''%C3%A4.tif", b"", "ä.tif"),
+        (b"name=tile; filename=b.tif; filename*=utf-8''b.tif", b"image/tiff", "b.tif"),
+        (b"name=\"tile\"; filename*=UTF-8'en'a%2Fb%20c.tif", b"", "b c.tif"),
+        (b"name=\"tile\"; filename*=iso-8859-1''%E4.tif", b"", "ä.tif"),
+        (b'name="tile"; filename="; filename*=utf-8\'\'b.tif"', b"", "; filename*=utf-8''b.tif"),
+        # Apache HttpClient and others, of bytes
+        (b'name="tile"', b"application/octet-stream", None),
+        (b'name="tile"; filename=""', b"image/tiff", None),
+    ],
+)
+def test_files_as_clients_name_them(
+    client: TestClient, disposition: bytes, media_type: bytes, source: str | None
+) -> None:
+    kind = b"\r\nContent-Type: " + media_type if media_type else b""
+    head = b"--x\r\nContent-Disposition: form-data; " + disposition + kind + b"\r\n\r\n"
+    field = b"Content-Disposition: form-data; name=id\r\nContent-Type: application/octet-stream\r\n\r\na"
+    response = form(client, head + geotiff() + b"\r\n--x\r\n" + field + b"\r\n--x--\r\n")
+    assert response.status_code == 200, response.text
+    [item] = response.json()["data"]
+    assert (item["source"], item["id"]) == (source, "a")
+
+
+def test_a_large_part_without_a_name_is_explained(make_client: MakeClient) -> None:
+    client = make_client(max_field_kb=1)
+    response = client.post("/embed", files=[("tile", (None, geotiff()))])
+    assert response.status_code == 413
+    assert "'tile' has no filename" in response.json()["detail"]
+    response = client.post("/embed", files=[("tile", ("a.tif", geotiff())), ("id", (None, b"a" * 5000))])
+    assert response.status_code == 413
+    assert "filename" not in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         (b"--x\r\nContent-Disposition: form-data\r\n\r\nvalue\r\n--x--\r\n", 400),
