@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -192,6 +193,11 @@ async def _answer_framework(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status, headers = error.status_code, error.headers
         detail = f"{request.method} {request.url.path}: {error.detail}"
+        if allowed := Headers(headers).get("allow"):
+            # HEAD has a route of its own wherever GET has one; the framework names the first route's methods.
+            methods = ["GET", "HEAD"] if allowed == "GET" else sorted(allowed.split(", "))
+            headers = {"Allow": ", ".join(methods)}
+            detail += f"; expected {' or '.join(methods)}"
     elif isinstance(error, RequestValidationError):
         detail = "; ".join(map(_refused, error.errors()))
     code = "bad-parameter" if status == 422 else code_of_status(status)

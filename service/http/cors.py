@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -23,4 +24,5 @@ class Cors(CORSMiddleware):
         asked = f"{request_headers.get('origin', '')[:100]!r} would {request_headers.get(_METHOD, '')[:20]!r}"
         detail = f"{asked}, {came}; expected an origin of LANDMOE_CORS_ORIGINS that asks with GET or POST"
         kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
-        return problem_response(problem_of_status(answer.status_code, detail, ""), kept)
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        return problem_response(problem_of_status(answer.status_code, detail, request_id), kept)

@@ -190,6 +190,15 @@ def test_the_documentation_comes_from_this_process(client: TestClient, name: str
     assert client.get(f"/docs/assets/{name}").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/model", "/progress", "/livez", "/metrics"])
+def test_another_method_is_told_which_there_are(client: TestClient, path: str) -> None:
+    refused = client.delete(path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert refused.json()["detail"].endswith("expected GET or HEAD")
+    assert client.head(path).status_code != 405
+    assert client.put("/embed").json()["detail"].endswith("expected POST")
+
+
 def test_the_bare_address_leads_to_the_documentation(client: TestClient) -> None:
     assert client.get("/").url.path == "/docs"
 

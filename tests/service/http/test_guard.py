@@ -139,6 +139,7 @@ def test_other_origins_are_not_let_in_unless_configured(make_client: MakeClient)
     asked = client.options("/embed", headers=there | {"Access-Control-Request-Method": "DELETE"})
     assert (asked.status_code, asked.headers["content-type"]) == (400, "application/problem+json")
     assert "not allowed here: origin, method" in asked.json()["detail"]
+    assert asked.json()["request_id"] == asked.headers["x-request-id"]
     refused = client.post("/embed", headers=here)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://map.example"
