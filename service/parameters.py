@@ -38,9 +38,15 @@ class TileParameters(BaseModel):
         "ACQUISITION_DATETIME says if missing",
     )
     lat: Finite | None = Field(
-        default=None, description="latitude, WGS 84 degrees; the file's own place if missing"
+        default=None,
+        description="latitude, WGS 84 degrees; the file's own place if missing",
+        json_schema_extra={"minimum": -90, "maximum": 90},  # checked where it is used, with better words
     )
-    lon: Finite | None = Field(default=None, description="longitude, WGS 84 degrees; both or neither")
+    lon: Finite | None = Field(
+        default=None,
+        description="longitude, WGS 84 degrees; both or neither",
+        json_schema_extra={"minimum": -180, "maximum": 180},
+    )
     units: UnitsChoice = Field(
         default="auto",
         description="what the values are: `dn` (Collection 2 Level 2), `reflectance` (0 to 1), "

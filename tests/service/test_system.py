@@ -153,6 +153,8 @@ def test_openapi_document_is_of_version_3_0(client: TestClient) -> None:
     fields = body["multipart/form-data"]["schema"]["properties"]
     assert fields["tile"]["items"]["format"] == "binary"  # several: clients are generated from this
     assert fields["SR_B1"]["format"] == "binary"
+    for name, most in (("lat", 90), ("lon", 180)):
+        assert (fields[name]["minimum"], fields[name]["maximum"]) == (-most, most)
     for node in _nodes(schema):
         assert node.get("type") != "null"
         assert "const" not in node
