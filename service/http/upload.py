@@ -57,6 +57,7 @@ async def receive(request: Request, settings: Settings, spool: Spool) -> Upload:
         raise RequestError(
             "unsupported-media-type",
             f"Content-Encoding is {coding[:100]!r}; expected none: GeoTIFFs are packed inside",
+            {"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
         )
     if multipart:
         check_charset(request)
