@@ -37,11 +37,12 @@ class ParquetMerger:
     def begin(self, file: IO[bytes], bodies: Iterator[bytes]) -> None:
         """See `Merger.begin`."""
         # Replicas of another version may have other columns.
-        schemas = (parquet.read_schema(io.BytesIO(body)).remove_metadata() for body in bodies)
-        self._schema = max(schemas, key=lambda schema: len(schema.names))
+        schemas = (parquet.read_schema(io.BytesIO(body)) for body in bodies)
+        described = max(schemas, key=lambda schema: len(schema.names))
+        self._schema = described.remove_metadata()
         self._group = rows_per_group(_numbers(self._schema))
         self._writer = parquet.ParquetWriter(
-            file, self._schema, compression="zstd", store_schema=True, use_dictionary=REPETITIVE
+            file, described, compression="zstd", store_schema=True, use_dictionary=REPETITIVE
         )
 
     def add(self, piece: Piece, indices: Sequence[int]) -> list[Item]:

@@ -79,7 +79,7 @@ class ParquetWriter:
         self._head = head
         self._group = rows_per_group(self._size)
         self._writer = parquet.ParquetWriter(
-            file, self._schema, compression="zstd", store_schema=True, use_dictionary=REPETITIVE
+            file, self._described(), compression="zstd", store_schema=True, use_dictionary=REPETITIVE
         )
 
     def add(self, items: Sequence[Item]) -> None:
@@ -94,15 +94,7 @@ class ParquetWriter:
         if self._rows:
             self._write(self._rows)
             self._rows = []
-        fields = self._head.fields
-        self._writer.add_key_value_metadata(
-            {
-                "geo": orjson.dumps(self._geo()).decode(),
-                "digest": fields["model"]["digest"],
-                "landmoe": orjson.dumps({**fields, "summary": summary}).decode(),
-                "emb": orjson.dumps(self._emb()).decode(),
-            }
-        )
+        self._writer.add_key_value_metadata(self._metadata({"summary": summary}))
         self._writer.close()
 
     def abandon(self) -> None:
@@ -154,6 +146,23 @@ class ParquetWriter:
         ]
         self._types.add(shape.geom_type)
         return {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
+
+    def _described(self) -> pa.Schema:
+        """The schema with metadata as far as they are known before the rows.
+
+        Of a file that has Arrow's schema, pyarrow's tables and data sets show what this had when the file was
+        begun, and nothing that came with the end: what looks for `geo` there would find no geometry.
+        """
+        return self._schema.with_metadata(self._metadata({}))
+
+    def _metadata(self, counted: dict[str, Any]) -> dict[str, str]:
+        fields = self._head.fields
+        return {
+            "geo": orjson.dumps(self._geo()).decode(),
+            "digest": fields["model"]["digest"],
+            "landmoe": orjson.dumps(fields | counted).decode(),
+            "emb": orjson.dumps(self._emb()).decode(),
+        }
 
     def _geo(self) -> dict[str, Any]:
         column: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.clients.merge_parquet import ParquetMerger
-from tests.service.formats.test_parquet import written
+from tests.service.formats.test_parquet import answered, written
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
@@ -26,6 +26,19 @@ def test_a_column_that_only_some_have_is_null_for_the_others(first: str) -> None
     known = [said is not None for said in table["metadata_source"].to_pylist()]
     assert known == ([False] * 3 + [True] * 3 if first == "old" else [True] * 3 + [False] * 3)
     assert table["row"].to_pylist() == [0, 1, 2] * 2
+
+
+def test_the_metadata_are_where_those_of_an_answer_are() -> None:
+    merger, out = ParquetMerger(), io.BytesIO()
+    pieces = [answered(2, (4,)), answered(3, (4,))]
+    merger.begin(out, iter(pieces))
+    for number, piece in enumerate(pieces):
+        merger.add(piece, [number])
+    merger.finish()
+    table = pq.read_table(out)
+    assert len(table) == 5
+    assert table.schema.metadata == pq.read_schema(io.BytesIO(pieces[0])).metadata
+    assert b"geo" in table.schema.metadata
 
 
 def _file(table: pa.Table, like: pq.ParquetFile) -> bytes:

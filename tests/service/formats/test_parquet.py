@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,10 @@ MODEL = {"name": "m", "version": "1", "digest": "0" * 64}
 
 
 def written(items: int, shape: tuple[int, ...]) -> pq.ParquetFile:
+    return pq.ParquetFile(io.BytesIO(answered(items, shape)))
+
+
+def answered(items: int, shape: tuple[int, ...]) -> bytes:
     file = Spool(None, 1 << 30, 1 << 30).share().open()
     writer = ParquetWriter(file, Head({"model": MODEL, "pooling": "any"}, shape))
     rng = np.random.default_rng(0)
@@ -35,7 +40,7 @@ def written(items: int, shape: tuple[int, ...]) -> pq.ParquetFile:
             ]
         )
     writer.finish({})
-    return pq.ParquetFile(io.BytesIO(file.getvalue()))
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(("shape", "rows"), [((144,), 1024), ((105, 144), 132)])
@@ -52,6 +57,18 @@ def test_what_repeats_has_dictionaries_and_numbers_have_none() -> None:
     with_dictionary = {c.path_in_schema for c in columns if c.has_dictionary_page}
     said = {f"metadata_source.{name}" for name in SAID["metadata_source"]}
     assert with_dictionary == {"source", "crs", "units", "warnings.list.element", "error", *said}
+
+
+def test_pyarrow_finds_the_metadata_where_it_looks() -> None:
+    file = written(3, (4,))
+    at_the_end, in_schema = file.metadata.metadata, file.schema_arrow.metadata  # as of pq.read_table
+    assert in_schema.keys() == at_the_end.keys() - {b"ARROW:schema"}
+    assert in_schema[b"digest"] == at_the_end[b"digest"] == MODEL["digest"].encode()
+    geo, early = orjson.loads(at_the_end[b"geo"]), orjson.loads(in_schema[b"geo"])
+    assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
+    assert early["columns"]["geometry"]["geometry_types"] == []  # not known
+    assert geo["columns"]["geometry"].keys() - early["columns"]["geometry"].keys() == {"bbox"}
+    assert "summary" in orjson.loads(at_the_end[b"landmoe"])
 
 
 def test_a_group_takes_little_more_than_itself() -> None:

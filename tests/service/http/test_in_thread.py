@@ -63,7 +63,7 @@ class _Product:
     """Of embeddings of three numbers, of which there are none."""
 
     pooling: Pooling = "mean"
-    head = Head({"model": {"digest": "0"}}, (3,))
+    head = Head({"model": {"digest": "0"}, "pooling": "mean"}, (3,))
 
     def fields(self, values: Sequence[NDArray[np.float32]]) -> list[dict[str, Any]]:
         return [{"embedding": found} for found in values]
