@@ -33,7 +33,7 @@ INITIAL, NETWORK = 2, 3  # streams of random numbers, beside those of the data
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the state before that step was saved."""
+    """The loss or its gradients became NaN or infinite; the state before that step was saved."""
 
 
 class Pretraining:
@@ -116,7 +116,7 @@ class Pretraining:
         """Train to the last step, or until SIGINT or SIGTERM, and save.
 
         Raises:
-            NonFiniteLossError: the loss became NaN or infinite.
+            NonFiniteLossError: the loss or its gradients became NaN or infinite.
         """
         config, total = self.config, self.schedule.total
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -196,12 +196,18 @@ class Pretraining:
                 losses = self._losses(next(micro))
                 terms = torch.stack([t.detach().float() for t in losses]).cpu()
                 if self._anywhere(not torch.isfinite(terms).all()):
-                    raise self._non_finite(terms)
+                    shown = ", ".join(
+                        f"{n} {v:g}" for n, v in zip(Losses._fields, terms.tolist(), strict=True)
+                    )
+                    raise self._non_finite(f"is not finite ({shown})")
                 self.fabric.backward(losses.total / count)
             sums += terms / count
         norm = self.fabric.clip_gradients(
             self._wrapped, self._fabric_optimiser, max_norm=config.optimiser.clip, error_if_nonfinite=False
         )
+        # Of a finite loss, too, gradients may be none. In fp16 that is usual: the scaler leaves out the step.
+        if self.state.scaler is None and norm is not None and not math.isfinite(norm):
+            raise self._non_finite(f"has gradients that are not finite (norm {norm:g})")
         self._fabric_optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if self.ema:
@@ -224,13 +230,12 @@ class Pretraining:
             weights = value_weights(valid, estimated, cfg.in_channels, cfg.patch_size)
         return pretraining_losses(result, weights, self.config.loss)
 
-    def _non_finite(self, terms: torch.Tensor) -> NonFiniteLossError:
+    def _non_finite(self, what: str) -> NonFiniteLossError:
         path = self.folder / f"non-finite-step-{self.step}.pt"
         if self.fabric.is_global_zero:
             self.state.save(path)
-        shown = ", ".join(f"{n} {v:g}" for n, v in zip(Losses._fields, terms.tolist(), strict=True))
         return NonFiniteLossError(
-            f"the loss of step {self.step} is not finite ({shown}); the state before it is in {path}. "
+            f"the loss of step {self.step} {what}; the state before it is in {path}. "
             "A lower optimiser.learning_rate or run.precision=32 may help"
         )
 

@@ -198,6 +198,25 @@ def test_a_non_finite_loss_stops_with_the_state_before_it(
     assert Pretraining(recipe(data), tmp_path).step == 3  # the last regular save
 
 
+def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Pretraining(recipe(data, "steps=5"), tmp_path)
+    losses = run._losses
+
+    def diverging(batch):  # type: ignore[no-untyped-def]
+        found = losses(batch)
+        root = (found.total - found.total.detach()).sqrt()  # 0, with an infinite slope
+        return found._replace(total=found.total + root) if run.step == 4 else found
+
+    monkeypatch.setattr(run, "_losses", diverging)
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step 4 has gradients that are not finite"):
+        run.run()
+    saved = torch.load(tmp_path / "non-finite-step-4.pt", weights_only=True)
+    assert all(torch.isfinite(t).all() for t in saved["model"].values())
+    assert Pretraining(recipe(data, "steps=5"), tmp_path).step == 3  # not taken for finished
+
+
 def test_masks_and_dropout_depend_on_the_seed_alone(data: Path, tmp_path: Path) -> None:
     one, same, other = (trained(data, tmp_path / n, f"seed={s}") for n, s in (("a", 1), ("b", 1), ("c", 2)))
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(same), strict=True))
