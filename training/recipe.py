@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.config import SIZES, ConfigError, HourConvention, ModelConfig, NodataFill, Preprocessing
+from model.moe_mae import patches_kept
 from training.loss import LossConfig
 from training.schedule import Schedule
 
@@ -146,7 +147,7 @@ class PretrainConfig(BaseModel):
     @model_validator(mode="after")
     def _some_hidden(self) -> PretrainConfig:
         patches = self.architecture.num_patches
-        if not 0 < int(patches * (1 - self.mask_ratio)) < patches:  # those that stay visible
+        if not 0 < patches_kept(patches, self.mask_ratio) < patches:
             raise ValueError(
                 f"mask_ratio {self.mask_ratio:g} hides all or none of {patches} patches; expected some"
             )

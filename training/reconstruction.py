@@ -15,7 +15,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RBFIn
 
 from model.bands import BANDS
 from model.kriging import NUGGET, block_parts
-from model.moe_mae import MASK_RATIO, MoEMAE
+from model.moe_mae import MASK_RATIO, MoEMAE, patches_kept
 from training.embeddings import METADATA, Advance, with_metadata
 from training.heldout import EvaluationError, Tiles
 from training.metrics import Estimate, resamples
@@ -165,7 +165,7 @@ def reconstruct(
 
 def masked(noise: NDArray[np.float32], ratio: float) -> NDArray[np.bool_]:
     """(M, L) True = masked, by the network's rule: the smallest noise stays."""
-    visible = np.argsort(noise, axis=1, kind="stable")[:, : int(noise.shape[1] * (1 - ratio))]
+    visible = np.argsort(noise, axis=1, kind="stable")[:, : patches_kept(noise.shape[1], ratio)]
     masks = np.ones(noise.shape, dtype=bool)
     np.put_along_axis(masks, visible, False, axis=1)
     return masks

@@ -143,12 +143,13 @@ def test_every_parameter_learns() -> None:
     assert untouched == []
 
 
-def test_masking_hides_three_quarters_and_only_the_largest_noise() -> None:
+@pytest.mark.parametrize("hidden", [75, 80, 90])
+def test_masking_hides_the_share_and_only_the_largest_noise(hidden: int) -> None:
     model = MoEMAE(SIZES["XXS"]).eval()
     noise = torch.rand(2, 100)
     with torch.inference_mode():
-        mask = model(torch.full((2, 7, 40, 40), 9000), torch.zeros(2, 4, 2), noise).mask
-    assert mask.sum(1).tolist() == [75, 75]
+        mask = model(torch.full((2, 7, 40, 40), 9000), torch.zeros(2, 4, 2), noise, hidden / 100).mask
+    assert mask.sum(1).tolist() == [hidden, hidden]
     for tile in range(2):
         assert noise[tile][mask[tile] == 0].max() < noise[tile][mask[tile] == 1].min()
 
