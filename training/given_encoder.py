@@ -23,10 +23,9 @@ def followed(config: PretrainConfig, found: Checkpoint) -> PretrainConfig:
         contradictions.append(
             f"data.nodata_fill is {data.nodata_fill} and was {own.nodata_fill} (leave it out, or give that)"
         )
-    if data.drop_metadata > 0 and not own.missing_metadata_trained:
-        contradictions.append(
-            f"data.drop_metadata is {data.drop_metadata:g} and missing metadata were never seen (give 0)"
-        )
+    for name, share in (("drop_metadata", data.drop_metadata), ("drop_field", data.drop_field)):
+        if share > 0 and not own.missing_metadata_trained:
+            contradictions.append(f"data.{name} is {share:g} and missing metadata were never seen (give 0)")
     if contradictions:
         raise CheckpointError(
             f"{config.encoder}: the encoder stays as it was trained, otherwise than this recipe says: "

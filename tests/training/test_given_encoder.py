@@ -139,6 +139,7 @@ def test_a_recipe_that_contradicts_the_encoder_is_refused(data: Path, tmp_path: 
     assert "last.safetensors: the encoder stays as it was trained" in line
     assert "data.nodata_fill is band_mean and was as_is" in line
     assert "data.drop_metadata is 0.3 and missing metadata were never seen" in line
+    assert "data.drop_field is 0.2 and missing metadata were never seen" in line
     assert not (tmp_path / "dec").exists()
     agreeing = trained(data, tmp_path / "agreeing", f"encoder={last}", *options)
     assert agreeing.preprocessing == checkpoint.load(last).preprocessing
