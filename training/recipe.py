@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from model.bands import BANDS
 from model.config import SIZES, ConfigError, HourConvention, ModelConfig, NodataFill, Preprocessing
 from model.moe_mae import patches_kept
+from model.windows import TILE_SIZE
 from training.loss import LossConfig
 from training.schedule import Schedule
 
@@ -131,11 +133,18 @@ class PretrainConfig(BaseModel):
     @field_validator("model")
     @classmethod
     def _known_fields(cls, model: str | dict[str, Any]) -> str | dict[str, Any]:
-        if isinstance(model, dict):
-            try:
-                ModelConfig(**model)
-            except (ConfigError, TypeError) as error:
-                raise ValueError(str(error)) from error
+        if isinstance(model, str):
+            return model
+        try:
+            config = ModelConfig(**model)
+        except (ConfigError, TypeError) as error:
+            raise ValueError(str(error)) from error
+        for what, is_, packed in (
+            ("image_size", config.image_size, TILE_SIZE),
+            ("in_channels", config.in_channels, len(BANDS)),
+        ):
+            if is_ != packed:
+                raise ValueError(f"{what} is {is_}; expected {packed}, as packed tiles have")
         return model
 
     @model_validator(mode="after")

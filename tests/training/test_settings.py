@@ -73,6 +73,8 @@ def test_overrides_reach_nested_keys() -> None:
         ("model=L", "model"),
         ("model.depth=2", "depth is 2; expected at least 3"),
         ("model.layers=2", "layers"),
+        ("model.image_size=48", "image_size is 48; expected 40"),
+        ("model.in_channels=6", "in_channels is 6; expected 7"),
         ("epochs=3", "exactly one of steps and epochs; got 6 and 3"),
         ("data.weights={a: 0}", "positive"),
         ("data.split=tests", r"data\.split: .*got 'tests'"),
