@@ -78,7 +78,8 @@ def evaluate(
     """Measure everything that the data allow.
 
     Args:
-        found: the network. What is masked is reconstructed by a checkpoint's only; bundles have no decoder.
+        found: the network. What is masked is reconstructed by a checkpoint's only, trained on pixels; bundles
+            have no decoder.
         data: a packed set, or a folder of `.npz` sets.
         settings: how much.
         land_cover: for the regression of land-cover fractions.
@@ -100,7 +101,9 @@ def evaluate(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as progress:
         # First, since it may refuse the tiles.
-        rebuilt = None if found.network is None else _reconstruction(found.network, tiles, settings, progress)
+        rebuilt = None
+        if found.network is not None and reconstruction.has_pixels(found.info):
+            rebuilt = _reconstruction(found.network, tiles, settings, progress)
         result: dict[str, Any] = {
             "checkpoint": {
                 "info": found.info,

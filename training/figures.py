@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 
 from model.checkpoint import Checkpoint
 from model.probe import sigmoid
-from training import panels, scene_picture, tasks
+from training import panels, reconstruction, scene_picture, tasks
 from training.charts import BLUE, GREY, ORANGE, PALETTE, RED, figure, save
 from training.contact_sheet import sheet
 from training.embeddings import embed
@@ -70,9 +70,9 @@ def draw(
     if len(whole):
         shown = _one_per_source(whole, PANEL_TILES, seed)
         names = [_name(shown, i) for i in range(len(shown))]
-        paths.append(
-            save(panels.reconstructions(found.model, shown, names, seed), folder / "reconstruction.png")
-        )
+        if reconstruction.has_pixels(found.info):
+            drawn = panels.reconstructions(found.model, shown, names, seed)
+            paths.append(save(drawn, folder / "reconstruction.png"))
         depth = found.config.depth
         layers = sorted({round(i * (depth - 1) / 5) for i in range(6)})
         few = shown.take(np.arange(min(ROUTING_TILES, len(shown))))

@@ -79,7 +79,7 @@ def pretraining_losses(result: Reconstruction, weights: Tensor | None, config: L
     values = target.shape[-1]
     counted = torch.ones_like(target) if weights is None else weights
     if config.normalise_patches:
-        target = _normalised(target, counted)
+        target = normalised(target, counted)
     difference = result.predicted.float() - target  # [B, L, P]
     if result.frame is not None:
         difference = difference / result.frame.scale
@@ -94,7 +94,7 @@ def pretraining_losses(result: Reconstruction, weights: Tensor | None, config: L
     return Losses(total, masked, unmasked, result.auxiliary_loss)
 
 
-def _normalised(target: Tensor, counted: Tensor) -> Tensor:
+def normalised(target: Tensor, counted: Tensor) -> Tensor:
     """Each patch with zero mean and unit variance over its counted values (MAE, arXiv 2111.06377, 4.1)."""
     count = counted.sum(-1, keepdim=True).clamp_min(1)
     mean = (target * counted).sum(-1, keepdim=True) / count

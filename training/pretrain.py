@@ -248,6 +248,7 @@ class Pretraining:
                     batch_size=self.config.batch_size,
                     mask_ratio=self.config.mask_ratio,
                     device=self.fabric.device,
+                    loss=self.config.loss,
                 )
             self._report(log, "validation", row)
             if row["masked"] < self.progress.best:

@@ -6,7 +6,9 @@ band that was computed from the others does not count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +94,14 @@ def _kriging_of_blocks(mask: NDArray[np.bool_], patch: int, visible: NDArray[np.
     everywhere = np.argwhere(np.ones((size, size), dtype=bool)).astype(np.float64)
     operator: FloatArray = guess(everywhere) @ (belongs / belongs.sum(axis=1, keepdims=True))
     return operator
+
+
+def has_pixels(info: Mapping[str, Any]) -> bool:
+    """Whether the decoder of a run (`info` of its checkpoint) predicts pixels.
+
+    One of `normalise_patches` does not: a patch's level and contrast are in none of its predictions.
+    """
+    return not info.get("recipe", {}).get("loss", {}).get("normalise_patches", False)
 
 
 def measure(

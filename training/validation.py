@@ -11,15 +11,24 @@ from torch import Tensor
 from model.bands import BANDS
 from model.moe_mae import MoEMAE
 from training.data import Batch, TileSet
-from training.loss import value_weights
+from training.loss import LossConfig, normalised, value_weights
 
 SEED = 20_210_611  # of the masks, the same in every validation of every run
 
 
 def validate(
-    model: MoEMAE, tiles: TileSet, *, batch_size: int, mask_ratio: float, device: torch.device
+    model: MoEMAE,
+    tiles: TileSet,
+    *,
+    batch_size: int,
+    mask_ratio: float,
+    device: torch.device,
+    loss: LossConfig,
 ) -> dict[str, float]:
-    """Squared error per masked value (z-scores), over measured values only.
+    """Squared error per masked value, over measured values only.
+
+    In z-scores whatever the targets are, but for `normalise_patches`: a decoder that was trained so says
+    nothing of a patch's level and contrast, so all is in that unit then.
 
     Returns:
         `masked`: over all bands. `band_mean`: of guessing each band's mean over the tile's visible pixels.
@@ -48,8 +57,11 @@ def validate(
                 bands,
                 size,
             )
-            shape = (*result.target.shape[:2], bands, size * size)  # [B, L, C, p * p]
-            target, weights = result.target.view(shape), weights.view(shape)
+            target = result.target
+            if loss.normalise_patches:
+                target = normalised(target, weights if loss.ignore_invalid else torch.ones_like(weights))
+            shape = (*target.shape[:2], bands, size * size)  # [B, L, C, p * p]
+            target, weights = target.view(shape), weights.view(shape)
             hidden = weights * result.mask[..., None, None]
             guess = _visible_mean(target, weights - hidden)
             for total, predicted in (

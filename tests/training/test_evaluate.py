@@ -142,6 +142,22 @@ def test_figures_are_drawn(found: tuple[Path, Checkpoint], data: Path, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_decoder_of_normalised_patches_is_not_asked_for_pixels(
+    found: tuple[Path, Checkpoint], data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "normalised.safetensors"
+    made = replace(
+        found[1], info={"trained": True, "recipe": {"data": {}, "loss": {"normalise_patches": True}}}
+    )
+    checkpoint.save(path, made)
+    drawn = invoke("figures", path, "--data", data, "-o", tmp_path / "figures")
+    assert "reconstruction.png" not in drawn
+    assert "routing.png" in drawn
+    invoke("evaluate", path, "--data", data, "-o", tmp_path / "out", "--quick")
+    assert "reconstruction" not in json.loads((tmp_path / "out" / "evaluation.json").read_text())
+
+
+@pytest.mark.slow
 def test_every_multi_label_task_has_a_contact_sheet(found: tuple[Path, Checkpoint], tmp_path: Path) -> None:
     for name in ("one", "other"):
         bigearthnet(tmp_path / "data" / f"{name}.npz", 32)

@@ -19,6 +19,7 @@ from model import checkpoint
 from tests.training.packed import packed
 from tests.training.runs import recipe, trained
 from training.cli import app
+from training.loss import value_weights
 from training.pretrain import NonFiniteLossError, Pretraining
 from training.shards import PackError
 from training.state import StateError
@@ -229,7 +230,8 @@ def test_validation_sees_the_same_masks_every_time(data: Path, tmp_path: Path) -
 
     run = Pretraining(recipe(data), tmp_path)
     assert run.validation is not None
-    options = {"batch_size": 5, "mask_ratio": 0.75, "device": torch.device("cpu")}
+    loss = run.config.loss
+    options = {"batch_size": 5, "mask_ratio": 0.75, "device": torch.device("cpu"), "loss": loss}
     first = validate(run.model, run.validation, **options)  # type: ignore[arg-type]
     assert validate(run.model, run.validation, **options) == first  # type: ignore[arg-type]
     assert run.model.training
@@ -240,6 +242,38 @@ def test_validation_sees_the_same_masks_every_time(data: Path, tmp_path: Path) -
     unmeasured = validate(run.model, run.validation, **options)  # type: ignore[arg-type]
     assert np.isnan(unmeasured["SR_B1"])
     assert np.isfinite(unmeasured["masked"])
+
+
+@pytest.mark.parametrize("ignore", ["true", "false"])
+def test_normalised_patches_are_validated_in_their_unit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignore: str
+) -> None:
+    """A network that hits every target that it is trained on makes no error."""
+    options = (
+        "loss.normalise_patches=true",
+        f"loss.ignore_invalid={ignore}",
+        "optimiser.ema=null",
+        "steps=1",
+    )
+    run = Pretraining(recipe(data, *options), tmp_path)
+    assert run.validation is not None
+    run.validation._b1_estimated[:] = False
+    forward = run.model.forward
+
+    def perfect(dn, encodings, noise, ratio, valid):  # type: ignore[no-untyped-def]
+        found = forward(dn, encodings, noise, ratio, valid)
+        kept = value_weights(valid, torch.zeros(len(dn), dtype=torch.bool), 7, 4)
+        counted = kept if ignore == "true" else torch.ones_like(kept)
+        mean = (found.target * counted).sum(-1, keepdim=True) / counted.sum(-1, keepdim=True).clamp_min(1)
+        variance = ((found.target - mean) ** 2 * counted).sum(-1, keepdim=True)
+        variance = variance / counted.sum(-1, keepdim=True).clamp_min(1)
+        return found._replace(predicted=(found.target - mean) / (variance + 1e-6).sqrt())
+
+    monkeypatch.setattr(run.model, "forward", perfect)
+    run.run()
+    (row,) = table(tmp_path, "validation")
+    assert float(row["masked"]) < 1e-6
+    assert float(row["band_mean"]) > 1e-3
 
 
 def test_bf16_trains_too(data: Path, tmp_path: Path) -> None:
