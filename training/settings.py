@@ -33,6 +33,8 @@ def find(name: Path) -> Path:
 def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file or packaged configuration, apply `key.sub=value` overrides, and check every key.
 
+    Where the value is a mapping, `key={...}`, it stands in place of the one in the file.
+
     Raises:
         SettingsError: the file cannot be read, or a key is unknown, missing or has an unusable value.
     """
@@ -49,6 +51,10 @@ def load(kind: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
         if not isinstance(content, DictConfig):
             raise SettingsError(f"{path}: expected keys with values at the top level")
         merged = OmegaConf.merge(content, changes)
+        # Merged, keys of the recipe, such as its sources, would stay beside those that are given.
+        for name, _, value in (o.partition("=") for o in overrides):
+            if value.lstrip().startswith("{"):
+                OmegaConf.update(merged, name, OmegaConf.select(changes, name), merge=False)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OSError as error:
         packaged = ", ".join(sorted(file.stem for file in PACKAGED.glob("*.yaml")))

@@ -64,6 +64,14 @@ def test_overrides_reach_nested_keys() -> None:
     assert found.run.threads == 3
 
 
+def test_a_mapping_stands_in_place_of_the_recipes() -> None:
+    overrides = ["data.path=x", "data.weights={mine: 0.7, yours: 0.3}", "data.weights.theirs=0.1"]
+    found = load(PretrainConfig, Path("default"), overrides)
+    assert found.data.weights == {"mine": 0.7, "yours": 0.3, "theirs": 0.1}
+    more = load(PretrainConfig, Path("default"), ["data.path=x", "data.weights.mine=1"])
+    assert set(more.data.weights or {}) > {"mine", "landsat_c2l2"}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
