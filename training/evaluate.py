@@ -25,6 +25,7 @@ from training.frozen import Frozen
 from training.heldout import Tiles, read
 from training.landcover import Windows
 from training.scene import LandCover, Scene, read_scene
+from training.state import DATA
 from training.tasks import Task
 
 UNTRAINED_SEED = 0
@@ -143,13 +144,20 @@ def _reconstruction(network: MoEMAE, tiles: Tiles, settings: Settings, progress:
 
 
 def _seen(tiles: Tiles, info: dict[str, Any], splits: Sequence[str]) -> bool | None:
-    """Whether these splits were trained on, by the recipes of the run and of the encoder it began with."""
-    if tiles.seen is None:
+    """Whether these splits were trained on, by the recipes of the run and of the encoder it began with.
+
+    None where that is not known: of another set than the run's, whose splits may be others, and of weights
+    that came without a recipe.
+    """
+    foreign = info.get(DATA, tiles.identity) != tiles.identity or (
+        bool(info.get("trained")) and "recipe" not in info
+    )
+    if tiles.seen is None or foreign:
         return None
     split = info.get("recipe", {"data": {}})["data"].get("split", "train")  # None trained on all
     if split is None or split in splits:
         return True
-    return "encoder" in info and bool(_seen(tiles, info["encoder"], splits))
+    return "encoder" in info and _seen(tiles, info["encoder"], splits)
 
 
 def _data(tiles: Tiles, seen: bool | None, left_out: list[str]) -> dict[str, Any]:

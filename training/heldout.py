@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Tiles:
     shard: Index
     row: Index
     preprocessing: Preprocessing
-    seen: bool | None  # whether pretraining saw these tiles; None = the data do not say
+    seen: bool | None  # whether these are what pretraining takes of a set; None = the data do not say
+    identity: dict[str, str] | None = None  # of the packed set
 
     def __len__(self) -> int:
         return len(self.row)
@@ -51,7 +52,7 @@ class Tiles:
     def take(self, rows: Index) -> Tiles:
         """Some of the tiles, in the given order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Tiles(columns, self.pixels, self.shard[rows], self.row[rows], self.preprocessing, self.seen)
+        return replace(self, columns=columns, shard=self.shard[rows], row=self.row[rows])
 
     def raw(self) -> NDArray[np.uint16]:
         """DN (N, 7, S, S) as in the files."""
@@ -139,6 +140,7 @@ def _packed(data: Path, preprocessing: Preprocessing, splits: Sequence[str]) -> 
         np.concatenate([np.arange(c) for c in counts]),
         preprocessing,
         seen="train" in splits,
+        identity=packed.identity(),
     )
     return everything.take(keep)
 

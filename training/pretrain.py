@@ -264,6 +264,7 @@ class Pretraining:
             "step": self.step,
             "steps": self.schedule.total,
             "tiles": self.tiles,
+            DATA: self.state.learned[DATA],
             "best_validation_masked": best if math.isfinite(best) else None,
             "recipe": self.config.model_dump(mode="json", exclude={"data": {"path": True}, "encoder": True}),
         }

@@ -36,7 +36,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The whole report."""
     info = result["checkpoint"]["info"]
     data, trial = result["data"], result["settings"].get("trial", False)
-    seen = {True: "were seen", False: "were not seen", None: "may have been seen (the data do not say)"}
+    seen = {
+        True: "were seen",
+        False: "were not seen",
+        None: "may have been seen (which tiles were is not known)",
+    }
     lines = [
         f"# Evaluation of {info.get('name', 'an unnamed checkpoint')}",
         "",

@@ -144,10 +144,12 @@ def test_labels_of_one_place_each_leave_retrieval_open(
         ({"recipe": {"data": {"split": "test"}}}, True),
         ({"recipe": {"data": {"split": "train"}}, "encoder": {"recipe": {"data": {"split": None}}}}, True),
         ({"trained": False}, False),
+        ({"trained": True}, None),  # imported
+        ({"recipe": {"data": {"split": "train"}}, "packed": {"shards": "other"}}, None),
     ],
 )
 def test_what_was_seen_is_what_the_recipe_trained_on(
-    tmp_path: Path, info: dict[str, Any], seen: bool
+    tmp_path: Path, info: dict[str, Any], seen: bool | None
 ) -> None:
     whole = packed(tmp_path, validation=0.0, test=1.0)
     made = checkpoint.initialise(TINY, 3)

@@ -21,7 +21,7 @@ from tests.training.runs import recipe, trained
 from training.cli import app
 from training.loss import value_weights
 from training.pretrain import NonFiniteLossError, Pretraining
-from training.shards import PackError
+from training.shards import PackError, open_packed
 from training.state import StateError
 
 
@@ -50,6 +50,7 @@ def test_a_run_leaves_logs_and_checkpoints_that_load(data: Path, tmp_path: Path)
     assert last.info["step"] == last.info["steps"] == 6
     assert last.info["recipe"]["optimiser"]["learning_rate"] == 1e-3
     assert str(data) not in str(last.info)
+    assert last.info["packed"] == open_packed(data).identity()
     assert last.preprocessing.nodata_fill == "band_mean"
     assert last.preprocessing.missing_metadata_trained
     for a, b in zip(last.model.parameters(), run.evaluated.parameters(), strict=True):
