@@ -161,9 +161,10 @@ def _operation(options: type[BaseModel]) -> dict[str, Any]:
     tiles = {
         "type": "array",
         "items": _FILE,
-        "description": "GeoTIFFs with the seven bands SR_B1 to SR_B7, a part for each (on the page, press "
-        "*Add string item* for each). Where the operator allows hosts, these and the parts of a delivery may "
-        "also be texts: the files' URLs",
+        "description": "GeoTIFFs with the seven bands SR_B1 to SR_B7, a part for each (on the page, *Add "
+        "string item* has room for one more). Where the operator allows hosts, these and the parts of a "
+        "delivery may also be texts: the files' URLs",
+        "example": [""],  # the page begins with a field for one file
     }
     form = {
         "type": "object",

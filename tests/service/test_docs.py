@@ -17,6 +17,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.rasters import geotiff
+from tests.service.deliveries import parts
 from tests.service.server_process import ServerProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
@@ -27,7 +28,7 @@ FILE = f"{TILES} input[type=file]"
 BODY_FILE = ".opblock-section-request-body input[type=file]"
 DATETIME = "tr[data-property-name='datetime'] input[type=text]"
 POOLING = "tr[data-property-name='pooling'] select"
-FIELDS = (ADD_FILE, DATETIME, POOLING)
+FIELDS = (ADD_FILE, FILE, DATETIME, POOLING)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,15 @@ def test_try_it_out_with_several_files(
     assert [item["source"] for item in answer["data"]] == ["a.tif", "b.tif"]
 
 
+def test_try_it_out_with_a_delivery(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
+    """The field for a tile stays empty."""
+    for part, (name, content) in parts().items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        _find(browser, f"tr[data-property-name='{part}'] input[type=file]").send_keys(str(file))
+    assert _answer(browser, operation)["summary"]["embedded"] == 1
+
+
 def test_try_it_out_with_fields(browser: webdriver.Chrome, operation: WebElement, tmp_path: Path) -> None:
     operation.find_element(By.CSS_SELECTOR, DATETIME).send_keys("2020-08-02T18:31:00Z")
     Select(operation.find_element(By.CSS_SELECTOR, POOLING)).select_by_visible_text("cls")
@@ -138,7 +148,8 @@ def _execute(browser: webdriver.Chrome, operation: WebElement, folder: Path, *na
     for number, name in enumerate(names or ("tile.tif",), start=1):
         file = folder / name
         file.write_bytes(geotiff())
-        _find(browser, ADD_FILE).click()
+        if number > 1:
+            _find(browser, ADD_FILE).click()
         WebDriverWait(browser, WAIT_S).until(lambda b, n=number: len(_files(b)) == n)
         _files(browser)[-1].send_keys(str(file))
     return _answer(browser, operation)
