@@ -19,9 +19,13 @@ from tests.service.fake_engine import FakeEngine
 MakeClient = Callable[..., TestClient]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def plain_logging() -> None:
-    """One JSON line for each event; structlog's default draws tracebacks, which takes seconds."""
+    """One JSON line for each event; structlog's default draws tracebacks, which takes seconds.
+
+    Of every test anew: commands that run in this process keep what is below a warning to themselves.
+    """
+    structlog.reset_defaults()
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
