@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from training.pretrain import Pretraining
@@ -19,3 +20,9 @@ def trained(data: Path, folder: Path, *overrides: str) -> Pretraining:
     run = Pretraining(recipe(data, *overrides), folder)
     run.run()
     return run
+
+
+def table(folder: Path, name: str = "train") -> list[dict[str, str]]:
+    """The rows of a run's log, without what depends on the machine."""
+    with (folder / f"{name}.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "tiles_per_s"} for row in csv.DictReader(file)]
